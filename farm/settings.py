@@ -1,0 +1,50 @@
+"""The only reader of the environment. Every setting is `FARM_<NAME>`; the embedded farm sets them for the processes it starts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the farm's parts stand and how patient they are. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore")
+
+    database_url: str = Field("", description="SQLAlchemy URL; empty means no farm is configured (use the embedded one)")
+    redis_url: str = Field("", description="redis://, rediss:// or redis+socket:// URL of the doorbell")
+    storage_url: str = Field("", description="file:///folder or s3://bucket/prefix")
+    s3_endpoint_url: str = Field("", description="any S3 endpoint; empty means AWS")
+    s3_region: str = "us-east-1"
+
+    model: str = Field("", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one")
+    engine: str = Field("onnx", description="onnx, openvino, simulated: never replaced by another one silently")
+    engine_threads: int = 1
+    simulated_crops_per_second: float = 316.8
+
+    sampling: str = "keyframes"
+    detector: str = Field("centerface", description="face detector")
+    detector_side_px: int = Field(320, description="longer side of the frame given to the detector")
+    detector_confidence: float = 0.5
+    batch_crops: int = 64
+    min_face_px: int = Field(40, description="shorter side of a face box below which a face is too small to judge")
+    min_sharpness: float = Field(15.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred")
+    min_brightness: float = Field(20.0, description="mean grey level of 255 below which a crop is too dark")
+    max_frame_pixels: int = Field(100_000_000, description="a video with larger frames is UNREADABLE rather than a memory bomb")
+
+    lease_seconds: float = 120.0
+    max_attempts: int = 3
+    retry_seconds: float = Field(5.0, description="first pause before a failed row is tried again; doubles per attempt")
+    dispatch_window: int = Field(64, description="messages kept in Redis per queue")
+    dispatch_interval_seconds: float = 0.2
+    ring_again_seconds: float = Field(60.0, description="a row rung for this long ago and still unclaimed is rung again")
+    split_time_limit_seconds: int = 3600
+    split_memory_limit_bytes: int = 4 * 1024**3
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
