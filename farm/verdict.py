@@ -38,7 +38,9 @@ class TrackScores:
 
     def __post_init__(self) -> None:
         if self.crops < 0 or not (math.isfinite(self.logit_sum) and math.isfinite(self.logit_max)):
-            raise BadObject(f"track {self.track}: {self.crops} crops, logit sum {self.logit_sum}, max {self.logit_max} is no score")
+            raise BadObject(
+                f"track {self.track}: {self.crops} crops, logit sum {self.logit_sum}, max {self.logit_max} is no score"
+            )
 
 
 def sigmoid(x: float) -> float:
@@ -58,7 +60,9 @@ def stitch(parts: Iterable[TrackScores]) -> dict[int, TrackScores]:
         if part.crops:
             groups.setdefault(part.track, []).append(part)
     return {
-        track: TrackScores(track, sum(p.crops for p in group), math.fsum(p.logit_sum for p in group), max(p.logit_max for p in group))
+        track: TrackScores(
+            track, sum(p.crops for p in group), math.fsum(p.logit_sum for p in group), max(p.logit_max for p in group)
+        )
         for track, group in sorted(groups.items())
     }
 
@@ -141,7 +145,9 @@ def _why(
     elif label is VerdictLabel.REAL:
         reasons = [f"{said}; REAL is said where no face is above {card.real_below:.3f}."]
     elif p_fake > card.real_below:
-        reasons = [f"{said}; it lies between {card.real_below:.3f} and {card.threshold:.3f}, where this model is not entitled to a word."]
+        reasons = [
+            f"{said}; it lies between {card.real_below:.3f} and {card.threshold:.3f}, where this model is not entitled to a word."
+        ]
     elif crops < CROPS_FOR_REAL:
         reasons = [f"{said}; it is low, but REAL is not said from fewer than {CROPS_FOR_REAL} scored crops."]
     else:
@@ -188,7 +194,9 @@ def _failed(batches_failed: int) -> tuple[str, ...]:
 
 def _about_model(label: VerdictLabel, faces: int, card: ModelCard) -> tuple[str, ...]:
     rate = card.false_positive_rate
-    said = [f"At the threshold {card.threshold:.3f}, {_percent(rate)} of real validation faces are wrongly called fake."]
+    said = [
+        f"At the threshold {card.threshold:.3f}, {_percent(rate)} of real validation faces are wrongly called fake."
+    ]
     if label is VerdictLabel.FAKE and faces > 1:
         said.append(
             f"With {faces} faces judged, the chance that a wholly real video is called fake rises to about {_percent(1 - (1 - rate) ** faces)}."
@@ -196,7 +204,9 @@ def _about_model(label: VerdictLabel, faces: int, card: ModelCard) -> tuple[str,
     if card.demonstration:
         name = f"{card.name} {card.version}"
         if label in (VerdictLabel.FAKE, VerdictLabel.REAL):
-            said.append(f"Weak hint only: {name} is a demonstration model, and {label} here is no finding. Do not act on it alone.")
+            said.append(
+                f"Weak hint only: {name} is a demonstration model, and {label} here is no finding. Do not act on it alone."
+            )
         else:
             said.append(f"{name} is a demonstration model: it abstains widely, and its scores are weak hints only.")
     return tuple(said)

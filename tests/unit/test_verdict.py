@@ -17,7 +17,14 @@ CARD = ModelCard(
     threshold=0.9, false_positive_rate=0.01, real_below=0.2, demonstration=False,
 )  # fmt: skip
 DEMO = replace(CARD, demonstration=True)
-SEEN = {"frames_read": 12, "faces_found": 15, "tracks": 1, "rejected": {"too_small": 3}, "notes": [], "duration_seconds": 24.0}
+SEEN = {
+    "frames_read": 12,
+    "faces_found": 15,
+    "tracks": 1,
+    "rejected": {"too_small": 3},
+    "notes": [],
+    "duration_seconds": 24.0,
+}
 ORDER = [VerdictLabel.REAL, VerdictLabel.UNCERTAIN, VerdictLabel.FAKE]
 
 
@@ -45,7 +52,8 @@ def test_probability_follows_temperature_and_bias_of_the_card() -> None:
 def test_low_scores_over_the_whole_video_are_real() -> None:
     verdict = decide([track([-5.0] * 12)], CARD, summary=SEEN)
     assert verdict.label is VerdictLabel.REAL
-    assert verdict.p_fake is not None and verdict.p_fake <= CARD.real_below
+    assert verdict.p_fake is not None
+    assert verdict.p_fake <= CARD.real_below
 
 
 def test_between_the_bounds_the_model_is_not_entitled_to_a_word() -> None:
@@ -101,7 +109,8 @@ def test_damage_notes_stand_in_the_reasons() -> None:
 def test_a_video_without_a_decoded_frame_is_unreadable(seen: dict[str, int] | None) -> None:
     verdict = decide([], CARD, summary=seen)
     assert verdict.label is VerdictLabel.UNREADABLE
-    assert verdict.reasons and verdict.p_fake is None
+    assert verdict.reasons
+    assert verdict.p_fake is None
 
 
 def test_an_error_is_the_reason_of_unreadable() -> None:
@@ -161,7 +170,8 @@ def test_raising_any_logit_never_makes_a_video_less_fake(video: list[list[float]
     raised = [list(values) for values in video]
     raised[which][where] += data.draw(st.floats(0, 20))
     before, after = (decide([track(v, n) for n, v in enumerate(each)], CARD, summary=SEEN) for each in (video, raised))
-    assert before.p_fake is not None and after.p_fake is not None
+    assert before.p_fake is not None
+    assert after.p_fake is not None
     assert after.p_fake >= before.p_fake
     assert ORDER.index(after.label) >= ORDER.index(before.label)
 
@@ -173,9 +183,12 @@ def test_unreadable_is_never_real(video: list[list[float]], failed: int, seen: d
     assert (verdict.label, verdict.p_fake) == (VerdictLabel.UNREADABLE, None)
 
 
-@given(st.integers(0, 3), st.sampled_from([None, {}, SEEN, {"frames_read": 0}]), st.lists(st.integers(0, 9), max_size=3))
+@given(
+    st.integers(0, 3), st.sampled_from([None, {}, SEEN, {"frames_read": 0}]), st.lists(st.integers(0, 9), max_size=3)
+)
 def test_nothing_scored_is_never_fake_nor_real(failed: int, seen: dict[str, object] | None, empty: list[int]) -> None:
     tracks = [TrackScores(number, 0, 0.0, 50.0) for number in empty]
     verdict = decide(tracks, CARD, summary=seen, batches_failed=failed)
     assert verdict.label not in (VerdictLabel.FAKE, VerdictLabel.REAL)
-    assert verdict.p_fake is None and verdict.reasons
+    assert verdict.p_fake is None
+    assert verdict.reasons
