@@ -68,7 +68,7 @@ def stitch(parts: Iterable[TrackScores]) -> dict[int, TrackScores]:
 
 
 def track_score(track: TrackScores, card: ModelCard) -> float:
-    """Calibrated probability in [0, 1] that this face is manipulated: the mean logit over its crops, with a high score from few crops pulled back.
+    """Calibrated probability in [0, 1] that this face is manipulated: the mean logit over its crops, few high crops pulled back.
 
     The mean logit (and not the largest) because the largest of many crops of a real face climbs with the video's length.
     Only high scores are pulled: a thin track that scores low must not lift a video whose other faces are clearly low.
@@ -199,7 +199,8 @@ def _about_model(label: VerdictLabel, faces: int, card: ModelCard) -> tuple[str,
     ]
     if label is VerdictLabel.FAKE and faces > 1:
         said.append(
-            f"With {faces} faces judged, the chance that a wholly real video is called fake rises to about {_percent(1 - (1 - rate) ** faces)}."
+            f"With {faces} faces judged, the chance that a wholly real video is called fake rises to about "
+            f"{_percent(1 - (1 - rate) ** faces)}."
         )
     if card.demonstration:
         name = f"{card.name} {card.version}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -117,12 +117,6 @@ class Tables(AbstractContextManager["Tables"]):
         safe = {name: utf8_safe(row[name]) for name in SCHEMA.names}
         for table in self._tables:
             table.add(safe)
-
-    def through(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Write each row on its way through."""
-        for row in rows:
-            self.add(row)
-            yield row
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,89 @@
+"""Fetches what the pictures of one video are made of: crop batches and masks from the store, frames from the stored video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from farm.contracts import CROP_SIDE_PX
+from farm.db.models import CropBatchRow
+from farm.errors import FarmError
+from farm.media.batches import decode_batch
+from farm.media.masks import decode_masks
+from farm.media.video import frame_at
+from farm.report.evidence import Chooser, CropPicture, FramePicture, Scored, crop_picture, frame_picture, thumbnail
+from farm.report.gather import VideoFacts, scores
+from farm.storage import ObjectStore
+
+FACES_PER_FRAME = 40
+"""A crowd's frame shows this many faces, the highest scores first."""
+
+Where = tuple[int, int]
+"""Crop batch id and row."""
+Looked = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+"""(S, S, 3) uint8 RGB pixels and (S, S) bool mask of one crop."""
+
+
+@dataclass(slots=True)
+class Pictures:
+    """All pictures of a page, and plain sentences about those that could not be had."""
+
+    crops: list[CropPicture] = field(default_factory=list)
+    frames: list[FramePicture] = field(default_factory=list)
+    thumbnail: str | None = None
+    complaints: list[str] = field(default_factory=list)
+
+
+def take_pictures(store: ObjectStore, session: Session, video: VideoFacts, chooser: Chooser) -> Pictures:
+    """The pictures of what was chosen. What the store does not give becomes a complaint, never an error: the verdict stands without."""
+    pictures = Pictures()
+    crops, frames = chooser.crops(), chooser.frames()
+    within = {chosen.frame_index: _faces_of_frame(session, video, chosen.frame_index) for chosen in frames}
+    looked = _look_up(store, session, [*crops, *(face for faces in within.values() for face in faces)], pictures)
+    for scored in crops:
+        if found := looked.get((scored.crop_batch_id, scored.row)):
+            pictures.crops.append(crop_picture(scored, *found))
+            pictures.thumbnail = pictures.thumbnail or thumbnail(found[0])
+    masks = {where: mask for where, (_, mask) in looked.items()}
+    if frames:
+        try:
+            with store.get_file(video.object_key) as path:
+                for chosen in frames:
+                    rgb = frame_at(path, chosen.pts_seconds)
+                    pictures.frames.append(frame_picture(rgb, chosen.pts_seconds, within[chosen.frame_index], masks))
+        except FarmError as error:
+            pictures.complaints.append(f"A whole frame could not be shown: {error}")
+    return pictures
+
+
+def _faces_of_frame(session: Session, video: VideoFacts, frame_index: int) -> list[Scored]:
+    faces = sorted(scores(session, video.scan_video_id, frame_index), key=lambda scored: -scored.p_fake)
+    return faces[:FACES_PER_FRAME]
+
+
+def _look_up(store: ObjectStore, session: Session, wanted: Iterable[Scored], pictures: Pictures) -> dict[Where, Looked]:
+    """Pixels and masks of the wanted crops, one batch in memory at a time."""
+    rows: dict[int, set[int]] = {}
+    for scored in wanted:
+        rows.setdefault(scored.crop_batch_id, set()).add(scored.row)
+    found: dict[Where, Looked] = {}
+    for batch_id, chosen in rows.items():
+        keys = session.execute(
+            select(CropBatchRow.object_key, CropBatchRow.mask_key).where(CropBatchRow.id == batch_id)
+        ).one()
+        try:
+            pixels = decode_batch(store.get(keys.object_key)).pixels
+            masks = (
+                decode_masks(store.get(keys.mask_key))
+                if keys.mask_key
+                else np.zeros((len(pixels), CROP_SIDE_PX, CROP_SIDE_PX), np.bool_)
+            )
+            found |= {(batch_id, row): (pixels[row].copy(), masks[row].copy()) for row in chosen}
+        except (FarmError, IndexError) as error:
+            pictures.complaints.append(f"Some face pictures could not be shown: {error}")
+    return found
