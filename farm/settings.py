@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     ring_again_seconds: float = Field(60.0, description="a row rung for this long ago and still unclaimed is rung again")
     split_time_limit_seconds: int = 3600
     split_memory_limit_bytes: int = 4 * 1024**3
+
+    flower_password: SecretStr = Field(SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone")
 
 
 @cache
