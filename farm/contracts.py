@@ -133,6 +133,8 @@ class EngineSpec:
     precision: str
     #: crops per call that the engine computes at once; a batch of any size may still be given
     batch: int
+    #: sha256 of the file that is run where that is not the model card's own (its int8 weights); else empty
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,8 +9,9 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from farm.contracts import ModelCard
-from farm.errors import BadInput, BadModel
+from farm.errors import BadInput
 from workers.engines.base import Engine
+from workers.engines.weights import check_weights
 
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
@@ -54,17 +54,3 @@ def open_engine(
     check_weights(weights, card)
     opener = cast(Opener, import_module(ENGINES[name]).open_here)
     return opener(weights, card, threads=threads, device=device, rate=rate)
-
-
-def check_weights(weights: Path, card: ModelCard) -> None:
-    """Raise BadModel unless the file's sha256 is the card's."""
-    try:
-        with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadModel(f"weights {weights} of model {card.name} cannot be read: {error}") from error
-    if found != card.sha256:
-        raise BadModel(
-            f"weights {weights} have sha256 {found}, model card {card.name} {card.version} says {card.sha256}: "
-            "take the card and the weights of one version"
-        )

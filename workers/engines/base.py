@@ -117,6 +117,13 @@ class NetworkEngine(ABC):
             raise EngineBusy(f"the {self.spec.name} engine on {self.spec.device} is closed")
         return joined([self._block(pixels[start : start + block]) for start in range(0, count, block)])
 
+    def try_blank(self) -> None:
+        """Score one black crop, so that an engine that opened can run. Raises BadModel."""
+        try:
+            self.predict(np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))
+        except (BadObject, EngineBusy) as error:
+            raise BadModel(f"model {self._card.name} does not run on the {self.spec.name} engine: {error}") from error
+
     def _block(self, pixels: NDArray[np.uint8]) -> Predictions:
         count, missing = pixels.shape[0], self.spec.batch - pixels.shape[0]
         planes = network_input(pixels, self._card)
