@@ -137,7 +137,7 @@ def _why(
 ) -> tuple[str, ...]:
     worst = max(scores, key=lambda track: (scores[track], -track))
     part = joined[worst]
-    faces = "the only face" if len(scores) == 1 else f"the highest of {len(scores)} faces (track {worst})"
+    faces = "the only face" if len(scores) == 1 else f"face {worst}, the highest of {len(scores)} faces"
     said = f"The score is {p_fake:.3f}, that of {faces}, from {_count(part.crops, 'crop')}"
     crops = sum(p.crops for p in joined.values())
     if label is VerdictLabel.FAKE:

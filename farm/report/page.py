@@ -41,6 +41,7 @@ MEANINGS = {
     PENDING: "Not decided yet.",
 }
 DASHES = ("none", "9 4", "2 4", "12 4 2 4", "none", "9 4", "2 4", "12 4 2 4", "1 3")
+ABBREVIATIONS = {"auc": "AUC", "eer": "EER", "fpr": "FPR", "iou": "IoU", "ci": "CI", "cpu": "CPU", "gpu": "GPU"}
 NAME_LIMIT = 400
 """Longer names are cut in the middle where they are shown; the data files hold them whole."""
 
@@ -92,7 +93,7 @@ def name(text: str) -> str:
 def facts(values: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, str]]:
     """A JSON object as flat (name, text) pairs in its own order; nested objects join their names."""
     for key, value in (values or {}).items():
-        title = f"{prefix}{str(key).replace('_', ' ')}"
+        title = prefix + " ".join(ABBREVIATIONS.get(word, word) for word in str(key).split("_"))
         if isinstance(value, Mapping):
             yield from facts(value, f"{title}, ")
         elif isinstance(value, list | tuple):

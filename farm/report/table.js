@@ -61,5 +61,6 @@
   for (const chip of chips) chip.addEventListener("change", filter);
   previous.addEventListener("click", () => { page -= 1; draw(); });
   next.addEventListener("click", () => { page += 1; draw(); });
+  document.querySelector(".pager").hidden = rows.length <= PAGE;
   draw();
 })();

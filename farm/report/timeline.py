@@ -106,7 +106,7 @@ def plot(
 
 def clock(seconds: float) -> str:
     """A time as a reader of a player's clock writes it: 3.5 s, 1:05, 2:00:00."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}".rstrip("0").rstrip(".") + " s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -40,7 +40,7 @@ def test_a_video_is_as_fake_as_its_most_fake_face() -> None:
     verdict = decide([track([-6.0] * 12, 0), track([9.0] * 12, 1), track([-5.0] * 12, 2)], CARD, summary=SEEN)
     assert verdict.label is VerdictLabel.FAKE
     assert verdict.p_fake == verdict.track_scores[1] == max(verdict.track_scores.values())
-    assert "the highest of 3 faces (track 1), from 12 crops" in verdict.reasons[0]
+    assert "face 1, the highest of 3 faces, from 12 crops" in verdict.reasons[0]
 
 
 def test_probability_follows_temperature_and_bias_of_the_card() -> None:

@@ -64,20 +64,43 @@ class ReportScan:
             video.info = {"width": 512, "height": 512, "duration_seconds": 12.0, "codec": "h264"}
             self.farm.store.put(video.object_key, data)
             crops = sum(len(face.logits) for face in faces)
-            seen = {"frames_read": 12, "faces_found": crops, "tracks": len(faces), "rejected": {}, "notes": [], "duration_seconds": 12.0}
-            row = ScanVideo(scan_id=self.scan_id, video_id=0, summary=None if error else seen | summary, state="done", attempts=1)
+            seen = {
+                "frames_read": 12,
+                "faces_found": crops,
+                "tracks": len(faces),
+                "rejected": {},
+                "notes": [],
+                "duration_seconds": 12.0,
+            }
+            row = ScanVideo(
+                scan_id=self.scan_id, video_id=0, summary=None if error else seen | summary, state="done", attempts=1
+            )
             session.add(video)
             session.flush()
             row.video_id = video.id
             session.add(row)
             session.flush()
-            session.add(ScanPath(scan_id=self.scan_id, position=row.id * 10, path=path, name=path.rpartition("/")[2], scan_video_id=row.id, label=label))
+            session.add(
+                ScanPath(
+                    scan_id=self.scan_id,
+                    position=row.id * 10,
+                    path=path,
+                    name=path.rpartition("/")[2],
+                    scan_video_id=row.id,
+                    label=label,
+                )
+            )
             for face in faces:
                 self._score(session, row, face)
             if decided:
                 parts = [TrackScores(f.track, len(f.logits), math.fsum(f.logits), max(f.logits)) for f in faces]
                 verdict = decide(parts, self.card, summary=row.summary, error=error)
-                row.verdict, row.p_fake, row.reasons, row.decided_at = verdict.label, verdict.p_fake, list(verdict.reasons), 1790000000.0
+                row.verdict, row.p_fake, row.reasons, row.decided_at = (
+                    verdict.label,
+                    verdict.p_fake,
+                    list(verdict.reasons),
+                    1790000000.0,
+                )
                 for track in session.query(Track).filter_by(scan_video_id=row.id):
                     track.p_fake = verdict.track_scores[track.track]
             scan = session.get_one(Scan, self.scan_id)
@@ -90,7 +113,16 @@ class ReportScan:
         with self.farm.sessions.begin() as session:
             position = 1_000_000 + session.query(ScanPath).count()
             name = path.rpartition("/")[2]
-            session.add(ScanPath(scan_id=self.scan_id, position=position, path=path, name=name, scan_video_id=scan_video_id, error=error))
+            session.add(
+                ScanPath(
+                    scan_id=self.scan_id,
+                    position=position,
+                    path=path,
+                    name=name,
+                    scan_video_id=scan_video_id,
+                    error=error,
+                )
+            )
 
     def _score(self, session: Any, row: ScanVideo, face: Seen) -> None:
         boxes = [_face_box(face.track, i) for i in range(len(face.logits))]
@@ -103,7 +135,9 @@ class ReportScan:
         mask_key = f"masks/{row.id}/{face.track:06}"
         self.farm.store.put(key, encode_batch(CropBatch(face.track, pixels, crops)))
         self.farm.store.put(mask_key, encode_masks(masks))
-        batch = CropBatchRow(scan_id=self.scan_id, scan_video_id=row.id, position=face.track, crops=len(crops), object_key=key)
+        batch = CropBatchRow(
+            scan_id=self.scan_id, scan_video_id=row.id, position=face.track, crops=len(crops), object_key=key
+        )
         batch.mask_key, batch.state = mask_key, "done"
         batch.scored_by = {"name": "onnx", "device": "cpu", "precision": "fp32", "seconds": 0.1}
         session.add(batch)
@@ -171,7 +205,14 @@ def model_card(**changes: Any) -> ModelCard:
 def _empty_scan(farm: Farm, clip: Path, dataset: str, card: ModelCard) -> ReportScan:
     with farm.sessions.begin() as session:
         group = Dataset(name=dataset, created_at=1790000000.0)
-        model = Model(name=card.name, version=card.version, sha256=card.sha256, card=asdict(card), object_key="models/ab", created_at=1.0)
+        model = Model(
+            name=card.name,
+            version=card.version,
+            sha256=card.sha256,
+            card=asdict(card),
+            object_key="models/ab",
+            created_at=1.0,
+        )
         session.add_all([group, model])
         session.flush()
         recipe = {"sampling": "keyframes", "detector": {"name": "centerface", "side_px": 320}, "crop_margin": 0.2}
@@ -197,5 +238,12 @@ def _face_box(track: int, i: int) -> Box:
 def _mask(logit: float) -> NDArray[np.bool_]:
     mask = np.zeros((CROP_SIDE_PX, CROP_SIDE_PX), np.uint8)
     if logit > 0:
-        cv2.ellipse(mask, (112, 118), (int(14 + 5 * min(logit, 8)), int(20 + 6 * min(logit, 8))), 10, 0, 360, 1, cv2.FILLED)
+        cv2.ellipse(
+            mask, (112, 118), (int(14 + 5 * min(logit, 8)), int(20 + 6 * min(logit, 8))), 10, 0, 360, 1, cv2.FILLED
+        )
     return mask.astype(np.bool_)
+
+
+@pytest.fixture
+def seen() -> type[Seen]:
+    return Seen
