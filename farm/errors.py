@@ -13,6 +13,7 @@
         |-- DatabaseAway      SQL did not answer
         |-- QueueAway         Redis did not answer
         `-- EngineBusy        the engine or card died, hung or refused for now
+            `-- CardQuarantined  this card cannot be trusted: the batch may be tried elsewhere, the worker takes no more
 
 A message says what was wrong, with which input, and what the user can do.
 """
@@ -68,3 +69,7 @@ class QueueAway(Retryable):
 
 class EngineBusy(Retryable):
     """The engine or card died, hung, or refused for now."""
+
+
+class CardQuarantined(EngineBusy):
+    """The card answered wrongly or fails again and again: another card can do the batch, this worker takes no more."""

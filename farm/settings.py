@@ -24,6 +24,18 @@ class Settings(BaseSettings):
     engine_threads: int = 1
     simulated_crops_per_second: float = 316.8
 
+    vart_python: str = Field("", description="interpreter of the vendor's environment (Python 3.8 with vart and xir)")
+    vart_path: str = Field("", description="folders for that interpreter's module path, joined by ':'")
+    vart_firmware: str = Field("", description="the card's xclbin; empty takes XLNX_VART_FIRMWARE from the environment")
+    vart_device: str = Field("card-0", description="the card's name in records, locks and messages, best its BDF")
+    vart_device_index: int | None = Field(None, description="the runtime's number of this card, to pin and verify; None: it sees one")
+    vart_device_contexts: int = Field(4, description="device contexts a runner opens (RTENGINE_NUM_WORKERS); the vendor's 64 is wasteful")
+    vart_jobs: int = Field(4, ge=1, le=16, description="jobs kept in flight on a card")
+    vart_job_deadline_seconds: float = Field(5.0, gt=0, description="silence of a card at work after which it counts as hung")
+    vart_start_deadline_seconds: float = Field(120.0, gt=0, description="longest start of a card, loading its xclbin included")
+    vart_canary_jobs: int = Field(512, ge=1, description="the card is asked its golden pictures again after so many jobs")
+    vart_lock_folder: str = Field("", description="one lock file per card, shared by a host's workers; empty: in the temporary folder")
+
     sampling: str = "keyframes"
     detector: str = Field("centerface", description="face detector")
     detector_side_px: int = Field(320, description="longer side of the frame given to the detector")

@@ -68,9 +68,12 @@ def mask_cut(card: ModelCard) -> float:
     return math.log(card.mask_threshold / (1 - card.mask_threshold))
 
 
-def predictions(class_output: NDArray[Any], mask_output: NDArray[Any], card: ModelCard) -> Predictions:
+def predictions(
+    class_output: NDArray[Any], mask_output: NDArray[Any], card: ModelCard, cut: float | None = None
+) -> Predictions:
     """Turn a network's raw outputs, B class logits and (B, 1, S, S) mask logits, into the farm's polarity.
 
+    `cut` is the value above which a mask pixel is manipulated where the mask output is in other units than logits.
     This is the one place where a card of polarity "real" is turned round; masks mean "manipulated" under either.
     Raises BadModel for other shapes.
     """
@@ -83,7 +86,7 @@ def predictions(class_output: NDArray[Any], mask_output: NDArray[Any], card: Mod
     logits = class_output.reshape(count).astype(np.float32)
     if card.logit_polarity == "real":
         logits = -logits
-    masks = mask_output.reshape(count, side, side) > mask_cut(card)
+    masks = mask_output.reshape(count, side, side) > (mask_cut(card) if cut is None else cut)
     return Predictions(logits=logits, p_fake=sigmoid(logits), masks=masks)
 
 
