@@ -1,0 +1,45 @@
+"""All commands in one list, and the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from farm.cli import looking, operating, scanning
+from farm.cli.exits import EXIT_CODES, Exit
+from farm.errors import FarmError
+
+app = typer.Typer(
+    name="farm",
+    help="Scan video for deepfakes: a folder of videos in; verdicts, masks and a report out.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+SCANNING, LOOKING, OPERATING = "Scan", "Look at results", "Run a farm"
+
+for panel, commands in (
+    (SCANNING, (scanning.demo, scanning.scan, scanning.submit, scanning.rescan, scanning.cancel)),
+    (LOOKING, (looking.status, looking.results, looking.report)),
+    (OPERATING, (operating.worker, operating.dispatch, operating.flower, operating.models)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel, epilog=EXIT_CODES)(command)
+app.add_typer(looking.masks, name="masks", rich_help_panel=LOOKING)
+app.add_typer(operating.db, name="db", rich_help_panel=OPERATING)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code."""
+    try:
+        app(arguments, prog_name="farm")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Exit.ERROR
+    except FarmError as error:
+        print(f"farm: {error}", file=sys.stderr)
+        return Exit.ERROR
+    return Exit.DONE

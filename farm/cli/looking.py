@@ -1,0 +1,82 @@
+"""Commands that look at what a farm has found: status, results, report, masks."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.options import Home, ScanId, opened_farm
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class By(StrEnum):
+    """What results are summed up by."""
+
+    DATASET = "dataset"
+    LABEL = "label"
+    DAY = "day"
+
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write into; made if missing.", file_okay=False)]
+
+
+def status(home: Home = None) -> None:
+    """Scans, how far they are, and the rows that failed, with their errors."""
+    from farm.cli.tables import print_status
+    from farm.db.results import scan_status
+
+    with opened_farm(home) as farm, farm.sessions() as session:
+        print_status(scan_status(session))
+
+
+def results(
+    scan_id: Annotated[int | None, typer.Argument(metavar="SCAN", help="Default: the latest scan; with --by: all scans.", min=1)] = None,
+    home: Home = None,
+    written: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    by: Annotated[By | None, typer.Option("--by", help="Sum up; by label also accuracy, AUC and EER.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; parquet needs one. Default: stdout.", dir_okay=False)] = None,
+) -> None:
+    """One row per submitted path, or sums over them."""
+    from farm.cli import tables
+
+    with opened_farm(home) as farm, farm.sessions() as session:
+        if by is not None:
+            tables.write_sums(session, by.value, scan_id, written.value, out)
+        else:
+            tables.write_results(session, scan_id, written.value, out)
+
+
+def report(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:
+    """Write a scan's report: index.html, a page per video, results.csv, .json and .parquet."""
+    from farm.report import write_report
+
+    with opened_farm(home) as farm:
+        print(write_report(farm, scan_id, out))
+
+
+masks = typer.Typer(help="Masks as arrays.", no_args_is_help=True)
+
+
+@masks.command("export")
+def export(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:
+    """Write each video's masks as NAME.npy, bool (N, 224, 224), True = manipulated, and NAME.csv: row i says where mask i lies."""
+    from farm.jobs.export import export_masks
+
+    with opened_farm(home) as farm:
+        files = 0
+        for path in export_masks(farm, scan_id, out):
+            print(path)
+            files += 1
+    print(f"{files} videos with masks in {out}", file=sys.stderr)

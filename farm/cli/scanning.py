@@ -1,0 +1,156 @@
+"""Commands that put videos in: demo, scan, submit, rescan, cancel."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farm.cli.options import (
+    DEFAULT_HOME,
+    AsJson,
+    DatasetName,
+    EngineName,
+    Home,
+    MaybePaths,
+    ModelName,
+    Paths,
+    Priority,
+    Sampling,
+    ScanId,
+    opened_farm,
+)
+
+if TYPE_CHECKING:
+    from farm.cli.embedded_scan import Scanned, Wanted
+
+EmbeddedHome = Annotated[Path, typer.Option("--home", help="Folder the embedded farm lives in; made if missing.", file_okay=False)]
+ReportFolder = Annotated[Path | None, typer.Option("--report", help="Where the report goes. Default: in the farm's folder.", file_okay=False)]
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where clips, farm and report go.", file_okay=False)] = Path("demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Make a few sample clips on the spot, scan them, show the verdicts, stop everything."""
+    from farm.cli.embedded_scan import Wanted
+    from farm.samples import write_samples
+
+    clips = folder / "clips"
+    clips.mkdir(parents=True, exist_ok=True)
+    print(f"making sample clips in {clips} …", file=sys.stderr, flush=True)
+    write_samples(clips)
+    wanted = Wanted(paths=(str(clips),), dataset="demo", report=folder / "report")
+    _scan(folder / "farm", wanted, as_json)
+
+
+def scan(
+    paths: MaybePaths = None,
+    home: EmbeddedHome = DEFAULT_HOME,
+    dataset: DatasetName = None,
+    engine: EngineName = "",
+    model: ModelName = "",
+    sampling: Sampling = "",
+    report: ReportFolder = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the scans that were interrupted or submitted here.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Scan videos on this machine: start an embedded farm, scan, print the verdicts, stop it."""
+    from farm.cli.embedded_scan import Wanted
+    from farm.errors import BadInput
+
+    if bool(paths) == resume:
+        raise BadInput("name what to scan, or --resume what was interrupted (not both)")
+    _scan(home, Wanted(tuple(paths or ()), dataset, engine, model, sampling, report), as_json)
+
+
+def _scan(home: Path, wanted: Wanted, as_json: bool) -> None:
+    from farm.cli.embedded_scan import run_embedded
+
+    started = time.monotonic()
+    try:
+        scans = run_embedded(home, wanted)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what is done is kept. Go on with: farm scan --resume --home {home}", file=sys.stderr)
+        raise
+    for scanned in scans:
+        _print_scanned(scanned, home, time.monotonic() - started, as_json)
+
+
+def _print_scanned(scanned: Scanned, home: Path, seconds: float, as_json: bool) -> None:
+    from farm.cli.tables import print_scan
+
+    if as_json:
+        summary = {
+            "scan": scanned.scan_id,
+            "videos": sum(scanned.verdicts.values()),
+            "verdicts": scanned.verdicts,
+            "seconds": round(seconds, 3),
+            "report": str(scanned.report),
+        }
+        print(json.dumps(summary), flush=True)
+    else:
+        print_scan(scanned, home, seconds)
+
+
+def submit(
+    paths: Paths,
+    dataset: DatasetName = None,
+    engine: EngineName = "",
+    model: ModelName = "",
+    sampling: Sampling = "",
+    priority: Priority = 6,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hand videos to a farm and return; its workers scan them. Folders, patterns, s3:// prefixes, a CSV manifest."""
+    from farm.cli.printing import meter
+    from farm.jobs import submit as use_case
+    from farm.jobs.sources import expand
+
+    with opened_farm(home) as farm, meter() as told:
+        recipe = use_case.recipe_of(farm, model=model, sampling=sampling)
+        scan_id = use_case.submit(
+            farm,
+            expand(paths),
+            dataset=dataset,
+            model=model,
+            engine=engine,
+            recipe=recipe,
+            priority=priority,
+            on_progress=told.submitted,
+        )
+    _print_new(scan_id, as_json, f"scan {scan_id} submitted; `farm status` shows how far it is")
+
+
+def rescan(
+    scan_id: ScanId,
+    engine: EngineName = "",
+    model: ModelName = "",
+    sampling: Sampling = "",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scan the same videos again with another model, engine or sampling; what is not named stays as it was."""
+    from farm.jobs.rescan import rescan as use_case
+
+    with opened_farm(home) as farm:
+        new_id = use_case(farm, scan_id, model=model, engine=engine, sampling=sampling)
+    _print_new(new_id, as_json, f"scan {new_id} repeats scan {scan_id}; `farm status` shows how far it is")
+
+
+def cancel(scan_id: ScanId, home: Home = None) -> None:
+    """Stop a scan: nothing of it starts any more, what is decided stays."""
+    from farm.jobs.cancel import cancel as use_case
+
+    with opened_farm(home) as farm:
+        stopped = use_case(farm, scan_id)
+    print(f"scan {scan_id} is cancelled" if stopped else f"scan {scan_id} had ended already")
+
+
+def _print_new(scan_id: int, as_json: bool, sentence: str) -> None:
+    print(json.dumps({"scan": scan_id}) if as_json else sentence, flush=True)
