@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import TypeVar
 
-import boto3
-import psycopg
 import pytest
-import redis
 import services
 
+T = TypeVar("T")
 numbers = itertools.count()
 
 
@@ -24,7 +23,14 @@ def service_stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def start(stack: ExitStack, service):
+@pytest.fixture
+def mortal_stack() -> Iterator[ExitStack]:
+    """Holds the services of one test, which may kill them."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def start(stack: ExitStack, service: Callable[[], AbstractContextManager[T]]) -> T:
     """Enter a service. Where it cannot run the test fails in CI and is skipped elsewhere."""
     try:
         return stack.enter_context(service())
@@ -42,6 +48,8 @@ def shared_redis(service_stack: ExitStack) -> services.RedisServer:
 @pytest.fixture
 def redis_server(shared_redis: services.RedisServer) -> services.RedisServer:
     """A real Redis, emptied before each test; `.url` is redis+socket://, `.socket` its path."""
+    import redis
+
     with redis.Redis(unix_socket_path=str(shared_redis.socket)) as client:
         client.flushall()
     return shared_redis
@@ -56,6 +64,8 @@ def postgres_server(service_stack: ExitStack) -> services.PostgresServer:
 @pytest.fixture
 def postgres_url(postgres_server: services.PostgresServer) -> Iterator[str]:
     """SQLAlchemy URL of a database of this test alone, empty (no tables); dropped afterwards."""
+    import psycopg
+
     name = f"farm_{next(numbers)}"
     address = {"host": str(postgres_server.socket_folder), "user": "postgres", "dbname": "postgres"}
     with psycopg.connect(**address, autocommit=True) as connection:
@@ -96,6 +106,20 @@ def s3_endpoint(s3_server: services.S3Server) -> str:
 @pytest.fixture
 def s3_bucket(s3_endpoint: str) -> str:
     """An empty bucket of this test alone."""
+    import boto3
+
     name = f"farm-{next(numbers)}"
     boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def mortal_redis(mortal_stack: ExitStack) -> services.RedisServer:
+    """A Redis of this test alone, to be killed by it: `.process.kill()`."""
+    return start(mortal_stack, services.redis_server)
+
+
+@pytest.fixture
+def mortal_postgres(mortal_stack: ExitStack) -> services.PostgresServer:
+    """A PostgreSQL of this test alone, to be killed by it (SIGQUIT, so that its children end too)."""
+    return start(mortal_stack, services.postgres_server)

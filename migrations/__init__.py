@@ -1,0 +1,1 @@
+"""Alembic migrations of the farm's database; run by `farm.db.session.upgrade`."""
