@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     model: str = Field("", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one")
     engine: str = Field("onnx", description="onnx, openvino, simulated: never replaced by another one silently")
     engine_threads: int = 1
+    card: str = Field("", description="the card this worker drives: names its Celery node, and the device where an engine has several")
     simulated_crops_per_second: float = 316.8
 
     vart_python: str = Field("", description="interpreter of the vendor's environment (Python 3.8 with vart and xir)")

@@ -1,0 +1,38 @@
+"""What every use case needs: the settings, a session factory and the object store, opened together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from farm.db.session import open_engine, sessions
+from farm.errors import BadInput
+from farm.settings import Settings
+from farm.storage import ObjectStore, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """One farm as seen from one process. `begin()` is how every transaction starts."""
+
+    settings: Settings
+    engine: Engine
+    sessions: sessionmaker[Session]
+    store: ObjectStore
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the farm that these settings name. Raises BadInput where they name none; connects lazily."""
+        if not settings.database_url or not settings.storage_url:
+            raise BadInput(
+                "no farm is configured: set FARM_DATABASE_URL and FARM_STORAGE_URL, or name an embedded farm with --home"
+            )
+        engine = open_engine(settings.database_url)
+        return cls(settings, engine, sessions(engine), open_store(settings.storage_url))
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self.engine.dispose()

@@ -1,0 +1,201 @@
+"""The Celery worker's entry: `celery -A workers.app worker -Q split`, or `python -m workers.app split` as the farm starts it.
+
+A split worker is a prefork pool, one task per child, with limits on time and memory: a hostile file may take its child down. An infer
+worker is one node per card on a small threads pool, so that one thread fetches and stores while another computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from celery import Celery, signals
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+
+from farm.db.models import CropBatchRow, ScanVideo
+from farm.errors import BadVideo, Fatal, Retryable
+from farm.farm import Farm
+from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
+from farm.jobs.fail import fail
+from farm.jobs.models import find_model
+from farm.queue import INFER_QUEUE, INFER_TASK, QUEUES, SPLIT_QUEUE, SPLIT_TASK, make_app, transport_options
+from farm.settings import settings
+
+log = logging.getLogger(__name__)
+
+INFER_THREADS = 2
+"""One fetches and stores while another computes."""
+
+HARD_LIMIT_EXTRA_SECONDS = 30
+"""After the soft time limit a child has this long to end by itself before it is killed."""
+
+EXIT_CANNOT_START = 69
+"""EX_UNAVAILABLE: the engine, its card or its model is not here; starting again cannot help."""
+
+_WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow}
+
+
+class WorkerDied(Retryable):
+    """The process that worked on a row was killed or crashed."""
+
+
+def __getattr__(name: str) -> Celery:
+    """`app`, made when `celery -A workers.app` asks for it: nothing reads the environment at import."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = app = worker_app()
+    return app
+
+
+def worker_app(queue: str = "") -> Celery:
+    """The farm's Celery app with the tasks in it and the hooks that open and close a worker's resources."""
+    app = make_app(settings().redis_url, queue)
+    app.conf.include = ["workers.tasks"]
+    limit = settings().split_time_limit_seconds
+    app.conf.task_annotations = {SPLIT_TASK: {"soft_time_limit": limit, "time_limit": limit + HARD_LIMIT_EXTRA_SECONDS}}
+    # children are forked from a parent that opened no runtime, no file of the farm and no connection to SQL; each child opens its own
+    app.conf.worker_pool_start_method = "fork"
+    app.conf.worker_max_memory_per_child = settings().split_memory_limit_bytes // 1024
+    signals.celeryd_init.connect(_name_queue, weak=False)
+    signals.worker_init.connect(_open_threads_worker, weak=False)
+    signals.worker_process_init.connect(_open_child, weak=False)
+    signals.worker_process_shutdown.connect(_close, weak=False)
+    signals.worker_shutdown.connect(_close, weak=False)
+    signals.task_failure.connect(_child_died, weak=False)
+    return app
+
+
+def run_worker(
+    queue: str,
+    card: str = "",
+    concurrency: int = 0,
+    *,
+    events: bool = False,
+    sole: bool = False,
+    loglevel: str = "INFO",
+) -> int:
+    """Work on one queue until told to stop; the process's exit status. `card` names the node (and the device, where an engine has several).
+
+    `sole` promises that no other node has this name, so that rows leased to it are a dead predecessor's and free at once. A worker
+    without its engine raises SystemExit with EXIT_CANNOT_START and says why.
+    """
+    app = worker_app(queue)
+    pool = "prefork" if queue == SPLIT_QUEUE else "threads"
+    name = card or settings().card or ("split" if queue == SPLIT_QUEUE else "cpu-0")
+    node = f"{name}@{socket.gethostname()}"
+    if sole:
+        _free_leases_of(node)
+    worker = app.Worker(
+        hostname=node,
+        pool=pool,
+        concurrency=concurrency or (1 if queue == SPLIT_QUEUE else INFER_THREADS),
+        queues=[queue, f"{queue}.{socket.gethostname()}.{card}"] if card else [queue],
+        loglevel=loglevel,
+        task_events=events,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=not events,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _free_leases_of(node: str) -> None:
+    farm = Farm.open(settings())
+    try:
+        release_worker(farm, f"{node}/", refund=False)
+    except Retryable as error:
+        log.warning("rows of a dead predecessor wait for their leases to end: %s", error)
+    finally:
+        farm.close()
+
+
+def _name_queue(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    """Keep this worker's unacknowledged messages under its own queue's key, so that the dispatcher can count them."""
+    wanted = options.get("queues") or []
+    names = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    ours = [queue for queue in QUEUES if queue in names]
+    if len(ours) == 1:
+        conf.broker_transport_options = transport_options(ours[0])
+
+
+def _open_threads_worker(sender: Any, **_: Any) -> None:
+    """Open the engine before the first message, so that a missing card is an error now. Raises SystemExit where it cannot be had."""
+    from workers.resources import process
+
+    if "thread" not in str(getattr(sender, "pool_cls", "")):
+        return
+    while True:
+        try:
+            here = process()
+            chosen = here.farm.settings
+            here.engines.open(chosen.engine, find_model(here.farm, chosen.model))
+            return
+        except Retryable as error:
+            log.warning("the worker waits to open its engine: %s", error)
+            time.sleep(2.0)
+        except Fatal as error:
+            sys.stderr.write(f"worker cannot start: {error}\n")
+            sys.stderr.flush()
+            raise SystemExit(EXIT_CANNOT_START) from error
+
+
+def _open_child(**_: Any) -> None:
+    """In a fresh child of a prefork pool: bound its memory; its resources are opened by its first task."""
+    limit = settings().split_memory_limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _close(**_: Any) -> None:
+    from workers.resources import close_process
+
+    close_process()
+
+
+def _child_died(sender: Any, task_id: str, exception: BaseException, args: Any, **_: Any) -> None:
+    """In a prefork worker's parent: a child crashed or was killed over its task. End its attempt now, not when its lease runs out."""
+    if threading.current_thread() is not threading.main_thread() or not args:
+        return
+    if isinstance(exception, TimeLimitExceeded | SoftTimeLimitExceeded):
+        error: Exception = BadVideo(
+            f"reading this video took longer than the limit of {settings().split_time_limit_seconds} s"
+        )
+    else:
+        error = WorkerDied(f"the process that worked on it died: {exception}")
+    farm = Farm.open(settings())
+    try:
+        lease = lease_of(farm, _WORK[sender.name], args[0], f"{sender.request.hostname}/{task_id}")
+        if lease is not None:
+            fail(farm, lease, error)
+    except (Retryable, LeaseLost) as away:
+        log.warning("the attempt of a dead process ends when its lease does: %s", away)
+    finally:
+        farm.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m workers.app QUEUE [--card NAME] [--concurrency N] [--events]`."""
+    parser = argparse.ArgumentParser(prog="workers.app", description="Work on one queue of the farm that FARM_* names.")
+    parser.add_argument("queue", choices=(SPLIT_QUEUE, INFER_QUEUE))
+    parser.add_argument("--card", default="")
+    parser.add_argument("--concurrency", type=int, default=0)
+    parser.add_argument("--events", action="store_true", help="send events for Flower")
+    parser.add_argument("--loglevel", default="INFO")
+    chosen = parser.parse_args(argv)
+    if chosen.card:
+        os.environ["FARM_CARD"] = chosen.card  # noqa: TID251  written, for the settings that this process reads next
+    return run_worker(chosen.queue, chosen.card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
+
+
+if __name__ == "__main__":
+    from workers.app import main as imported_main
+
+    sys.exit(imported_main())

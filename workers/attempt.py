@@ -1,0 +1,68 @@
+"""One attempt at one row of work: claim it, hold its lease while a body works, and see to whatever goes wrong.
+
+Knows neither videos nor engines nor Celery. An outage of SQL is waited out, as nothing can be recorded without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from farm.errors import DatabaseAway, FarmError
+from farm.farm import Farm
+from farm.jobs.claim import Lease, LeaseLost, Work, claim
+from farm.jobs.fail import fail
+from farm.jobs.hold import Hold
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+DROPPED = "dropped: done, held by another, or not due"
+LOST = "lost: taken over or cancelled meanwhile"
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+def attempt(farm: Farm, work: Work, row_id: int, worker: str, body: Callable[[Lease, Hold], str]) -> str:
+    """Work on the row if it is to be had; one line that says what came of it. Raises only what ends the process."""
+    lease = patiently(farm, lambda: claim(farm, work, row_id, worker))
+    if lease is None:
+        return DROPPED
+    try:
+        try:
+            with Hold(farm, lease) as hold:
+                return body(lease, hold)
+        except LeaseLost:
+            return LOST
+        except Exception as error:
+            log.log(
+                logging.WARNING if isinstance(error, FarmError) else logging.ERROR,
+                "row %s: %s",
+                row_id,
+                error,
+                exc_info=not isinstance(error, FarmError),
+            )
+            failure = error
+        state = patiently(farm, lambda: fail(farm, lease, failure))
+        return f"{state}: {failure}"
+    except LeaseLost:
+        return LOST
+
+
+def patiently(farm: Farm, step: Callable[[], Result]) -> Result:
+    """Do a step of SQL, again and again while the database is away, for as long as a lease lasts; then raise DatabaseAway.
+
+    Every step is guarded by the lease, so one whose commit got through unnoticed is not done twice.
+    """
+    deadline = time.monotonic() + farm.settings.lease_seconds
+    pause = 0.2
+    while True:
+        try:
+            return step()
+        except DatabaseAway as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("waiting for SQL: %s", error)
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

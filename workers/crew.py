@@ -1,0 +1,157 @@
+"""The workers of an embedded farm, forked from one process that imported everything once, and started again when they die.
+
+Importing Celery, SQLAlchemy and the decoders costs more than many a short scan; here it is paid once. The process that forks opens nothing:
+no runtime, no SQL, no Redis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from farm.queue import INFER_QUEUE, SPLIT_QUEUE
+from workers.app import EXIT_CANNOT_START, run_worker
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 3.0
+LONGEST_PAUSE_SECONDS = 30.0
+_DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
+
+
+@dataclass(slots=True)
+class _Hand:
+    """One worker and how its last start went."""
+
+    queue: str
+    concurrency: int
+    pid: int = 0
+    started: float = 0.0
+    pause: float = 0.5
+    again_at: float = 0.0
+
+
+def run_crew(hands: list[_Hand], *, events: bool) -> int:
+    """Keep these workers running until SIGTERM; the exit status. EXIT_CANNOT_START where a worker says that it never can."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl(_ADOPT_ORPHANS, 1)
+    status = 0
+    while not stopped and status == 0:
+        for hand in hands:
+            if hand.pid == 0 and time.monotonic() >= hand.again_at:
+                _fork(hand, events=events)
+        status = _reap(hands, block_seconds=0.5)
+    _end(hands)
+    return status
+
+
+def _fork(hand: _Hand, *, events: bool) -> None:
+    hand.started, parent = time.monotonic(), os.getpid()
+    hand.pid = os.fork()
+    if hand.pid:
+        return
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        status = run_worker(hand.queue, concurrency=hand.concurrency, events=events, sole=True, loglevel="WARNING")
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        log.exception("the %s worker ended", hand.queue)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _reap(hands: list[_Hand], block_seconds: float) -> int:
+    """Note who died within this time; EXIT_CANNOT_START if one of them can never work, else 0."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        pid, status = 0, 0
+    if pid == 0:
+        signal.sigtimedwait({signal.SIGCHLD}, block_seconds)
+        return 0
+    code = os.waitstatus_to_exitcode(status)
+    for hand in hands:
+        if hand.pid == pid:
+            hand.pid = 0
+            hand.pause = 0.5 if time.monotonic() - hand.started > 60 else min(hand.pause * 2, LONGEST_PAUSE_SECONDS)
+            hand.again_at = time.monotonic() + hand.pause
+            if code not in (0, EXIT_CANNOT_START):
+                log.warning("the %s worker ended with %s", hand.queue, code)
+            return EXIT_CANNOT_START if code == EXIT_CANNOT_START else 0
+    return 0
+
+
+def _end(hands: list[_Hand]) -> None:
+    """Stop every worker, politely for a moment, and reap what is left of it."""
+    _signal(hands, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(hand.pid for hand in hands) and time.monotonic() < deadline:
+        _reap(hands, block_seconds=0.05)
+    _signal(hands, signal.SIGKILL)
+    while _still_children():
+        time.sleep(0.005)
+
+
+def _signal(hands: list[_Hand], number: int) -> None:
+    for hand in hands:
+        if hand.pid:
+            try:
+                os.kill(hand.pid, number)
+            except ProcessLookupError:
+                pass
+
+
+def _still_children() -> bool:
+    """Reap whoever is dead; grandchildren of a killed worker die with it and end up here."""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def _import_everything() -> None:
+    """Modules that every worker needs, without opening anything in them."""
+    import kombu.transport.redis  # noqa: F401
+
+    import workers.tasks  # noqa: F401
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m workers.crew --split N --infer N`: imports, waits for a line on standard input, then works."""
+    parser = argparse.ArgumentParser(prog="workers.crew")
+    parser.add_argument("--split", type=int, default=1)
+    parser.add_argument("--infer", type=int, default=2)
+    parser.add_argument("--events", action="store_true")
+    chosen = parser.parse_args(argv)
+    _import_everything()
+    if not sys.stdin.readline():
+        return 0
+    gc.freeze()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    return run_crew([_Hand(SPLIT_QUEUE, chosen.split), _Hand(INFER_QUEUE, chosen.infer)], events=chosen.events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What a worker process keeps open between tasks: the farm, detectors, engines. Opened once, closed at the process's end."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cache
+
+from farm.contracts import ModelCard
+from farm.farm import Farm
+from farm.jobs.models import load_model
+from farm.media.faces import Detector, open_detector
+from farm.settings import settings
+from farm.split import Recipe
+from workers.engines import open_engine
+from workers.engines.base import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedEngine:
+    """An engine with the card it was opened for."""
+
+    engine: Engine
+    card: ModelCard
+
+
+class Engines:
+    """The engines of this process, one per engine name and model, each opened at its first use. Safe in threads."""
+
+    def __init__(self, farm: Farm, device: str | None = None) -> None:
+        self._farm = farm
+        self._device = device
+        self._lock = threading.Lock()
+        self._opened: dict[tuple[str, int], OpenedEngine] = {}
+
+    def open(self, name: str, model_id: int) -> OpenedEngine:
+        """The engine for this model. Raises EngineMissing, BadInput, BadModel, StorageAway."""
+        with self._lock:
+            found = self._opened.get((name, model_id))
+            if found is None:
+                found = self._opened[(name, model_id)] = self._open(name, model_id)
+            return found
+
+    def _open(self, name: str, model_id: int) -> OpenedEngine:
+        model, chosen = load_model(self._farm, model_id), self._farm.settings
+        with self._farm.store.get_file(model.object_key) as weights:
+            engine = open_engine(
+                name,
+                weights,
+                model.card,
+                threads=chosen.engine_threads,
+                device=self._device,
+                rate=chosen.simulated_crops_per_second,
+            )
+        return OpenedEngine(engine, model.card)
+
+    def close(self) -> None:
+        """Give every device back."""
+        with self._lock:
+            for opened in self._opened.values():
+                opened.engine.close()
+            self._opened.clear()
+
+
+class Detectors:
+    """The face detectors of this process, one per kind that a recipe asked for."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, int, float], Detector] = {}
+
+    def open(self, recipe: Recipe) -> Detector:
+        """The detector that this recipe asks for."""
+        wanted = (recipe.detector, recipe.detector_side_px, recipe.detector_confidence)
+        if wanted not in self._opened:
+            self._opened[wanted] = open_detector(*wanted, threads=1)
+        return self._opened[wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Everything that this process keeps open."""
+
+    farm: Farm
+    engines: Engines
+    detectors: Detectors
+
+    def close(self) -> None:
+        """Give devices and connections back."""
+        self.engines.close()
+        self.farm.close()
+
+
+@cache
+def process() -> Process:
+    """This process's resources, opened at the first call: after a fork, never before it."""
+    farm = Farm.open(settings())
+    return Process(farm, Engines(farm, farm.settings.card or None), Detectors())
+
+
+def close_process() -> None:
+    """Close what `process` opened, if it did."""
+    if process.cache_info().currsize:
+        process().close()
+        process.cache_clear()

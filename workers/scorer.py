@@ -1,0 +1,37 @@
+"""Score one leased crop batch: crops from the object store -> engine -> masks into the object store -> scores into SQL."""
+
+from __future__ import annotations
+
+import time
+
+from farm.jobs.claim import Lease
+from farm.jobs.hold import Hold
+from farm.jobs.record import Scored, record_scores
+from farm.jobs.work import score_work
+from farm.media.batches import decode_batch
+from farm.media.masks import encode_masks
+from workers.attempt import patiently
+from workers.resources import Process
+
+
+def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
+    """Score the batch and store what came of it; one line that says so.
+
+    Raises EngineMissing, EngineBusy, BadModel, BadObject, StorageAway, LeaseLost.
+    """
+    farm = here.farm
+    work = patiently(farm, lambda: score_work(farm, lease))
+    opened = here.engines.open(work.engine, work.model_id)
+    batch = decode_batch(farm.store.get(work.crops_key))
+    started = time.monotonic()
+    predictions = opened.engine.predict(batch.pixels)
+    seconds = time.monotonic() - started
+    hold.check()
+    key = work.mask_key(f"{opened.card.name}-{opened.card.version}")
+    farm.store.put(key, encode_masks(predictions.masks))
+    spec = opened.engine.spec
+    scored_by = {"engine": spec.name, "device": spec.device, "precision": spec.precision, "seconds": round(seconds, 4)}
+    scored = Scored(batch.crops, predictions, key, scored_by)
+    verdict = patiently(farm, lambda: record_scores(farm, lease, scored, opened.card))
+    said = f", {verdict.label}" if verdict else ""
+    return f"{len(batch.crops)} crops in {seconds:.2f} s{said}"

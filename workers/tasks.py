@@ -1,0 +1,33 @@
+"""The tasks. A body claims its row and hands it on: sources -> crops (splitter.py), crops -> scores (scorer.py)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from celery import Task, shared_task
+
+from farm.db.models import CropBatchRow, ScanVideo
+from farm.queue import INFER_TASK, SPLIT_TASK
+from workers.attempt import attempt
+from workers.resources import process
+from workers.scorer import score_batch
+from workers.splitter import split_video
+
+
+@shared_task(bind=True, name=SPLIT_TASK)
+def split(self: Task[Any, Any], scan_video_id: int) -> str:
+    """Split one video of one scan into crop batches."""
+    here, worker = process(), f"{self.request.hostname}/{self.request.id}"
+
+    def tell(said: str) -> None:
+        self.send_event("task-progress", result=said)
+
+    return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, progress=tell))
+
+
+@shared_task(bind=True, name=INFER_TASK)
+def infer(self: Task[Any, Any], crop_batch_id: int) -> str:
+    """Score one crop batch."""
+    here, worker = process(), f"{self.request.hostname}/{self.request.id}"
+    return attempt(here.farm, CropBatchRow, crop_batch_id, worker, partial(score_batch, here))
