@@ -4,6 +4,7 @@
     |-- Fatal                 the same input will fail again: record it, go on with the rest
     |   |-- BadVideo          bytes that are no video we can read; becomes the verdict UNREADABLE
     |   |-- BadInput          an argument, manifest or setting the user has to mend
+    |   |   `-- NothingToScan what was named holds no video
     |   |-- BadObject         a stored object that does not parse (corrupt batch, wrong shape)
     |   |-- BadModel          weights and card that do not belong together, or that an engine cannot run
     |   |-- SchemaBehind      the database is older (or newer) than the code: run `farm db upgrade`
@@ -33,6 +34,10 @@ class BadVideo(Fatal):
 
 class BadInput(Fatal):
     """An argument, manifest or setting is wrong."""
+
+
+class NothingToScan(BadInput):
+    """What was named holds no video."""
 
 
 class BadObject(Fatal):

@@ -9,7 +9,7 @@ import typer
 
 from farm.cli import looking, operating, scanning
 from farm.cli.exits import EXIT_CODES, Exit
-from farm.errors import FarmError
+from farm.errors import FarmError, NothingToScan
 
 app = typer.Typer(
     name="farm",
@@ -39,6 +39,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         app(arguments, prog_name="farm")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.ERROR
+    except NothingToScan as error:
+        print(f"farm: {error}", file=sys.stderr)
+        return Exit.NOTHING
     except FarmError as error:
         print(f"farm: {error}", file=sys.stderr)
         return Exit.ERROR

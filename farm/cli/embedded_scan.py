@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.cli.printing import Meter, meter
-from farm.db.results import VideoResult, scan_results, unfinished_scans, verdict_counts
+from farm.cli.printing import meter
+from farm.db.results import verdict_counts
 from farm.embedded import EmbeddedFarm
 from farm.errors import NothingToScan
 from farm.farm import Farm
+from farm.jobs.progress import unfinished
+from farm.jobs.recipe import recipe_of
 from farm.jobs.sources import expand
 from farm.jobs.submit import submit
 from farm.report import write_report
@@ -41,11 +43,34 @@ class Scanned:
 
 def run_embedded(home: Path, wanted: Wanted) -> Iterator[Scanned]:
     """Start the farm in `home`, scan what is wanted, write the report, stop the farm. Raises FarmError."""
-    with EmbeddedFarm(home, engine=wanted.engine) as embedded:
+    chosen = {name: value for name, value in (("engine", wanted.engine), ("model", wanted.model)) if value}
+    with EmbeddedFarm(home, **chosen) as embedded:
         for scan_id in _scans(embedded.farm, wanted):
             with meter() as told:
-                embedded.wait(scan_id, on_progress=told.advanced)
+                embedded.wait(scan_id, lambda now, told=told: told.advanced(now))
             folder = wanted.report or home / "reports" / f"scan-{scan_id}"
             report = write_report(embedded.farm, scan_id, folder)
             with embedded.farm.sessions() as session:
-                yield Scanned(scan_id, verdict_counts(session, scan_id), report.resolve())
+                counts = verdict_counts(session, scan_id)
+            yield Scanned(scan_id, {verdict: n for verdict, n in counts.items() if n}, report.resolve())
+
+
+def _scans(farm: Farm, wanted: Wanted) -> list[int]:
+    """The new scan, or those that wait to be finished."""
+    if not wanted.paths:
+        waiting = unfinished(farm)
+        if not waiting:
+            raise NothingToScan("no scan waits to be finished here")
+        return waiting
+    with meter() as told:
+        return [
+            submit(
+                farm,
+                expand(wanted.paths),
+                dataset=wanted.dataset,
+                model=wanted.model,
+                engine=wanted.engine,
+                recipe=recipe_of(farm, model=wanted.model, sampling=wanted.sampling),
+                on_progress=told.submitted,
+            )
+        ]

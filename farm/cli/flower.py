@@ -15,16 +15,17 @@ def serve(home: Path | None, address: str, port: int) -> None:
 
     Raises BadInput for an address others can reach without FARM_FLOWER_PASSWORD, and where Flower is not installed or no Redis is named.
     """
-    from farm.cli.options import home_of
-    from farm.embedded import settings_of
-    from farm.queue import make_app
     from farm.settings import settings
 
     password = settings().flower_password.get_secret_value()
     if not password and not is_loopback(address):
         raise BadInput(f"Flower on {address} can be reached by others: set FARM_FLOWER_PASSWORD, or leave --address at 127.0.0.1")
+    from farm.cli.options import home_of
+    from farm.embedded import embedded_settings
+    from farm.queue import make_app
+
     folder = home_of(home)
-    redis_url = (settings() if folder is None else settings_of(folder)).redis_url
+    redis_url = (settings() if folder is None else embedded_settings(folder)).redis_url
     if not redis_url:
         raise BadInput("no farm is configured: set FARM_REDIS_URL, or name a running embedded farm with --home")
     try:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from farm.cli.exits import EXIT_CODES
 from farm.cli.options import Home, ScanId, opened_farm
 
 
@@ -69,7 +70,7 @@ def report(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:
 masks = typer.Typer(help="Masks as arrays.", no_args_is_help=True)
 
 
-@masks.command("export")
+@masks.command("export", epilog=EXIT_CODES)
 def export(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:
     """Write each video's masks as NAME.npy, bool (N, 224, 224), True = manipulated, and NAME.csv: row i says where mask i lies."""
     from farm.jobs.export import export_masks

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from farm.cli.exits import EXIT_CODES
 from farm.cli.options import Home, opened_farm
 
 
@@ -74,7 +75,7 @@ def models(home: Home = None) -> None:
 db = typer.Typer(help="Make or mend the farm's tables.", no_args_is_help=True)
 
 
-@db.command()
+@db.command(epilog=EXIT_CODES)
 def upgrade(home: Home = None) -> None:
     """Bring the schema up to this code. Run it once before a new version's workers start."""
     from farm.db.session import open_engine
@@ -88,7 +89,7 @@ def upgrade(home: Home = None) -> None:
     print("the schema is up to date")
 
 
-@db.command("status")
+@db.command("status", epilog=EXIT_CODES)
 def schema_status(home: Home = None) -> None:
     """Say whether the schema is the one this code was written for; exit code 1 where it is not."""
     from farm.db.session import check_schema, open_engine
@@ -103,8 +104,8 @@ def schema_status(home: Home = None) -> None:
 
 def _database_url(home: Path | None) -> str:
     from farm.cli.options import home_of
-    from farm.embedded import settings_of
+    from farm.embedded import embedded_settings
     from farm.settings import settings
 
     folder = home_of(home)
-    return settings().database_url if folder is None else settings_of(folder).database_url
+    return settings().database_url if folder is None else embedded_settings(folder).database_url

@@ -44,7 +44,7 @@ def home_of(home: Path | None) -> Path | None:
 def opened_farm(home: Path | None) -> Iterator[Farm]:
     """The farm a command acts on, its schema checked, closed afterwards. Raises BadInput where there is none yet."""
     from farm.db.session import check_schema
-    from farm.embedded import settings_of
+    from farm.embedded import embedded_settings
     from farm.errors import BadInput
     from farm.farm import Farm
     from farm.settings import settings
@@ -52,7 +52,7 @@ def opened_farm(home: Path | None) -> Iterator[Farm]:
     folder = home_of(home)
     if folder is not None and not (folder / "farm.db").is_file():
         raise BadInput(f"there is no farm in {folder}: `farm scan PATHS --home {folder}` makes one, --home names another")
-    farm = Farm.open(settings() if folder is None else settings_of(folder))
+    farm = Farm.open(settings() if folder is None else embedded_settings(folder))
     try:
         check_schema(farm.engine)
         yield farm

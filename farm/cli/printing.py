@@ -15,6 +15,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from farm.jobs.progress import Progress as ScanProgress
+
 STYLES = {"FAKE": "bold red", "REAL": "green", "UNCERTAIN": "yellow", "NO_FACE": "dim", "UNREADABLE": "magenta", "PENDING": "dim"}
 PLAIN_WIDTH = 160
 """Columns of a table where stdout is no terminal."""
@@ -63,7 +65,7 @@ class Meter(Protocol):
     def submitted(self, paths: int) -> None:
         """So many paths are hashed and stored."""
 
-    def advanced(self, videos_done: int, videos_total: int, crops_done: int, crops_total: int) -> None:
+    def advanced(self, now: ScanProgress) -> None:
         """So many videos have a verdict, so many crops a score."""
 
 
@@ -91,9 +93,9 @@ class BarMeter:
     def submitted(self, paths: int) -> None:
         self._show("reading", paths, None)
 
-    def advanced(self, videos_done: int, videos_total: int, crops_done: int, crops_total: int) -> None:
-        self._show("videos", videos_done, videos_total)
-        self._show("crops", crops_done, crops_total)
+    def advanced(self, now: ScanProgress) -> None:
+        self._show("videos", now.videos_done, now.videos_total)
+        self._show("crops", now.crops_done, now.crops_total)
 
     def _show(self, name: str, done: int, total: int | None) -> None:
         if name not in self._tasks:
@@ -111,8 +113,8 @@ class PlainMeter:
     def submitted(self, paths: int) -> None:
         self._say(f"{paths} read")
 
-    def advanced(self, videos_done: int, videos_total: int, crops_done: int, crops_total: int) -> None:
-        self._say(f"{videos_done} of {videos_total} videos decided, {crops_done} of {crops_total} crops scored")
+    def advanced(self, now: ScanProgress) -> None:
+        self._say(f"{now.videos_done} of {now.videos_total} videos decided, {now.crops_done} of {now.crops_total} crops scored")
 
     def _say(self, line: str) -> None:
         if line != self._last and time.monotonic() - self._said_at >= PLAIN_SECONDS:

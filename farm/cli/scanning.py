@@ -60,11 +60,10 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Scan videos on this machine: start an embedded farm, scan, print the verdicts, stop it."""
-    from farm.cli.embedded_scan import Wanted
-    from farm.errors import BadInput
-
     if bool(paths) == resume:
-        raise BadInput("name what to scan, or --resume what was interrupted (not both)")
+        raise typer.BadParameter("name what to scan, or --resume what was interrupted (not both)")
+    from farm.cli.embedded_scan import Wanted
+
     _scan(home, Wanted(tuple(paths or ()), dataset, engine, model, sampling, report), as_json)
 
 
@@ -109,12 +108,13 @@ def submit(
 ) -> None:
     """Hand videos to a farm and return; its workers scan them. Folders, patterns, s3:// prefixes, a CSV manifest."""
     from farm.cli.printing import meter
-    from farm.jobs import submit as use_case
+    from farm.jobs.recipe import recipe_of
     from farm.jobs.sources import expand
+    from farm.jobs.submit import submit as use_case
 
     with opened_farm(home) as farm, meter() as told:
-        recipe = use_case.recipe_of(farm, model=model, sampling=sampling)
-        scan_id = use_case.submit(
+        recipe = recipe_of(farm, model=model, sampling=sampling)
+        scan_id = use_case(
             farm,
             expand(paths),
             dataset=dataset,
