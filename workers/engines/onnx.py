@@ -32,7 +32,7 @@ class OnnxEngine(NetworkEngine):
             raise EngineBusy("the onnx engine was closed")
         try:
             class_output, mask_output = session.run([card.class_output, card.mask_output], {card.input_name: planes})
-        except Exception as error:  # noqa: BLE001 - the runtime raises a class of its own per reason, all derived from Exception
+        except Exception as error:  # a class of its own per reason, all derived from Exception
             raise EngineBusy(f"ONNX Runtime stopped: {error}") from error
         return class_output, mask_output
 
@@ -63,7 +63,7 @@ def _session(weights: Path, card: ModelCard, threads: int) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise BadModel(f"ONNX Runtime cannot load {weights} of model {card.name}: {error}") from error
 
 

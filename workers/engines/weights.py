@@ -10,6 +10,8 @@ from farm.errors import BadModel
 
 SHIPPED = Path(__file__).parent.parent / "models"
 """The folder of the weights that come with the farm."""
+QUANTIZED_FROM = "quantized_from"
+"""Entry of an int8 card's `training`: sha256 of the weights it was made from."""
 
 
 def check_weights(weights: Path, card: ModelCard) -> None:
@@ -34,27 +36,21 @@ def int8_card_path(folder: Path, card: ModelCard) -> Path:
 def int8_weights(weights: Path, card: ModelCard) -> tuple[Path, ModelCard]:
     """Find the int8 weights of `card`: these very ones, those in `int8/` beside them, or the shipped ones.
 
-    Raises BadModel where there are none (saying how to make them), where they were made from other weights, or are damaged.
+    Raises BadModel where there are none made from these weights (saying how to make them), or where they are damaged.
     """
-    if card.training.get("quantized_from"):
+    if QUANTIZED_FROM in card.training:
         return weights, card
+    strangers = []
     for folder in (weights.parent, SHIPPED):
         path = int8_card_path(folder, card)
-        if path.exists():
-            found = ModelCard.load(path)
-            _check_origin(path, found, card)
+        if not path.exists():
+            continue
+        found = ModelCard.load(path)
+        if found.training.get(QUANTIZED_FROM) == card.sha256:
             check_weights(path.with_name(found.weights), found)
             return path.with_name(found.weights), found
+        strangers.append(f"; {path} was made from other weights")
     raise BadModel(
-        f"model {card.name} {card.version} has no int8 weights in {weights.parent / 'int8'}; the openvino engine runs nothing else. "
-        "Make them with: python -m workers.engines.quantize CARD.json (needs pip install 'nncf>=3.4' 'openvino>=2026.4')"
+        f"the openvino engine runs int8 weights alone, and model {card.name} {card.version} has none{''.join(strangers)}. "
+        "Make them with `python -m workers.engines.quantize CARD.json --crops FOLDER`, then name their card as the model"
     )
-
-
-def _check_origin(path: Path, found: ModelCard, card: ModelCard) -> None:
-    origin = found.training.get("quantized_from")
-    if origin != card.sha256:
-        raise BadModel(
-            f"{path} was quantized from weights {origin}, not from those of {card.name} {card.version} ({card.sha256}): "
-            "make it again with: python -m workers.engines.quantize CARD.json"
-        )

@@ -1,0 +1,59 @@
+"""Whether a file can be an xmodel, told without the vendor's runtime, which aborts on any file that is not one.
+
+An xmodel is one protobuf message whose fields are all length-delimited (strings, messages, maps), so the lengths found at its
+top level must lead exactly to its end. That finds another format and a file cut short; the sha256 in the model card finds the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from farm.errors import BadModel
+
+LENGTH_DELIMITED = 2
+LONGEST_VARINT = 10
+
+
+def check_xmodel(path: Path) -> None:
+    """Raise BadModel, with what to do, unless `path` is a whole message of the form of an xmodel."""
+    try:
+        with path.open("rb") as file:
+            size, end = os.fstat(file.fileno()).st_size, 0
+            while end < size:
+                end = _field_end(file, path)
+                file.seek(end)
+    except OSError as error:
+        raise BadModel(
+            f"xmodel {path} cannot be read ({error.strerror}): copy it again, or `trainer compile` it"
+        ) from error
+    if not size:
+        raise BadModel(f"xmodel {path} is empty: copy it again, or `trainer compile` it")
+    if end != size:
+        raise BadModel(f"xmodel {path} is cut short, {size} of at least {end} bytes: copy it again")
+
+
+def _field_end(file: BinaryIO, path: Path) -> int:
+    """Where the field that starts here ends. Raises BadModel if it is none of an xmodel's."""
+    tag, length = _varint(file), None
+    if tag is not None and tag & 7 == LENGTH_DELIMITED and tag >> 3:
+        length = _varint(file)
+    if length is None:
+        raise BadModel(
+            f"{path} is no xmodel: the card runs compiled int8 models, not ONNX or other float ones; "
+            "make one with `trainer quantize`, then `trainer compile`"
+        )
+    return file.tell() + length
+
+
+def _varint(file: BinaryIO) -> int | None:
+    value = 0
+    for position in range(LONGEST_VARINT):
+        byte = file.read(1)
+        if not byte:
+            return None
+        value |= (byte[0] & 0x7F) << 7 * position
+        if byte[0] < 0x80:
+            return value
+    return None
