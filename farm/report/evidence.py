@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from farm.contracts import Box
 from farm.media.crops import paste_mask
+from farm.media.masks import overlay
 
 CROPS_SHOWN = 8
 CROPS_PER_TRACK = 4
@@ -24,7 +25,6 @@ FRAMES_SHOWN = 2
 FRAME_SIDE_PX = 960
 THUMBNAIL_PX = 96
 _TIME_BINS = 16
-_RED = (214, 40, 40)
 _INK, _PAPER = (24, 26, 30), (255, 255, 255)
 
 
@@ -109,7 +109,7 @@ def crop_picture(scored: Scored, pixels: NDArray[np.uint8], mask: NDArray[np.boo
         scored.p_fake,
         scored.mask_area,
         jpeg(pixels, quality=88),
-        jpeg(hatched(pixels, mask), quality=88),
+        jpeg(overlay(pixels, mask), quality=88),
     )
 
 
@@ -135,30 +135,13 @@ def frame_picture(
         mask = masks.get((scored.crop_batch_id, scored.row))
         if mask is not None:
             painted |= paste_mask(mask, _scaled(scored.crop_box, scale), h, w)
-    picture = hatched(picture, painted)
+    picture = overlay(picture, painted)
     for scored in shown:
         _draw_box(picture, _scaled(scored.face_box, scale), f"face {scored.track}  {scored.p_fake:.3f}")
     words = ", ".join(f"face {scored.track} scores {scored.p_fake:.3f}" for scored in reversed(shown[-6:]))
     if len(shown) > 6:
         words += f" and {len(shown) - 6} more"
     return FramePicture(pts_seconds, jpeg(picture, quality=82), w, h, len(shown), words)
-
-
-def hatched(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A copy with the mask laid over it: a light red veil, diagonal lines and an outline, so that it reads without colour too."""
-    h, w = mask.shape
-    spacing = max(6, min(h, w) // 28)
-    y, x = np.ogrid[:h, :w]
-    lines = ((x + y) % spacing < max(1, spacing // 5)) & mask
-    shown = rgb.astype(np.float32)
-    red = np.asarray(_RED, np.float32)
-    shown[mask] = shown[mask] * 0.82 + red * 0.18
-    shown[lines] = shown[lines] * 0.35 + red * 0.65
-    out = np.ascontiguousarray(shown.round().astype(np.uint8))
-    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(out, outline, -1, _PAPER, 3, cv2.LINE_AA)
-    cv2.drawContours(out, outline, -1, _RED, 2 if min(h, w) > 160 else 1, cv2.LINE_AA)
-    return out
 
 
 def jpeg(rgb: NDArray[np.uint8], *, quality: int) -> str:

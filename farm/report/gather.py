@@ -180,12 +180,7 @@ def engines_of(session: Session, scan_id: int, scan_video_id: int | None = None)
     if scan_video_id is not None:
         query = query.where(CropBatchRow.scan_video_id == scan_video_id)
     query = query.limit(BATCHES_ASKED)
-    known = {
-        " ".join(str(by[key]) for key in ("name", "engine", "precision") if by.get(key))
-        + (f" on {by['device']}" if by.get("device") else "")
-        for by in session.scalars(query)
-        if by
-    }
+    known = {f"{by['engine']} {by['precision']} on {by['device']}" for by in session.scalars(query) if by}
     return ", ".join(sorted(known))
 
 

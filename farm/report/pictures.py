@@ -85,5 +85,6 @@ def _look_up(store: ObjectStore, session: Session, wanted: Iterable[Scored], pic
             )
             found |= {(batch_id, row): (pixels[row].copy(), masks[row].copy()) for row in chosen}
         except (FarmError, IndexError) as error:
-            pictures.complaints.append(f"Some face pictures could not be shown: {error}")
+            if not pictures.complaints:
+                pictures.complaints.append(f"Some face pictures could not be shown: {error}")
     return found

@@ -139,7 +139,7 @@ class ReportScan:
             scan_id=self.scan_id, scan_video_id=row.id, position=face.track, crops=len(crops), object_key=key
         )
         batch.mask_key, batch.state = mask_key, "done"
-        batch.scored_by = {"name": "onnx", "device": "cpu", "precision": "fp32", "seconds": 0.1}
+        batch.scored_by = {"engine": "onnx", "device": "cpu", "precision": "fp32", "seconds": 0.1}
         session.add(batch)
         session.flush()
         area = [float(mask.mean()) for mask in masks]
