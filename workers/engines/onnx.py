@@ -1,6 +1,6 @@
 """The default engine: ONNX Runtime on the processor.
 
-Settings chosen by measurement at W=16 on two AVX-512 cores, in CPU-ms per crop (bench/engines.py): one thread 24.5; batches of 2, 4
+Settings chosen by measurement at W=16 on two AVX-512 cores, in CPU-ms per crop: one thread 24.5; batches of 2, 4
 and 8 no less, so crops go one by one; two threads 26 without spinning and 48 with it, so threads never spin; every level of graph
 optimisation below "all" 37.
 """
