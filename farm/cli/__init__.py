@@ -1,4 +1,4 @@
-"""The command `farm`: a thin door. It reads arguments, calls a use case, prints; what happens is in farm/jobs, farm/embedded and farm/report."""
+"""The command `farm`: a thin door that reads arguments, calls a use case and prints."""
 
 from __future__ import annotations
 

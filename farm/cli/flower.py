@@ -19,7 +19,9 @@ def serve(home: Path | None, address: str, port: int) -> None:
 
     password = settings().flower_password.get_secret_value()
     if not password and not is_loopback(address):
-        raise BadInput(f"Flower on {address} can be reached by others: set FARM_FLOWER_PASSWORD, or leave --address at 127.0.0.1")
+        raise BadInput(
+            f"Flower on {address} can be reached by others: set FARM_FLOWER_PASSWORD, or leave --address at 127.0.0.1"
+        )
     from farm.cli.options import home_of
     from farm.embedded import embedded_settings
     from farm.queue import make_app
@@ -36,7 +38,12 @@ def serve(home: Path | None, address: str, port: int) -> None:
     if password:
         # not on the command line, where every user of this machine could read it
         options.basic_auth = [f"{USER}:{password}"]
-    arguments = ["flower", f"--address={address}", f"--port={port}", "--tasks_columns=name,args,state,result,received,runtime,worker"]
+    arguments = [
+        "flower",
+        f"--address={address}",
+        f"--port={port}",
+        "--tasks_columns=name,args,state,result,received,runtime,worker",
+    ]
     make_app(redis_url).start(arguments if password else [*arguments, "--read_only"])
 
 

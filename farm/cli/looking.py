@@ -43,11 +43,15 @@ def status(home: Home = None) -> None:
 
 
 def results(
-    scan_id: Annotated[int | None, typer.Argument(metavar="SCAN", help="Default: the latest scan; with --by: all scans.", min=1)] = None,
+    scan_id: Annotated[
+        int | None, typer.Argument(metavar="SCAN", help="Default: the latest scan; with --by: all scans.", min=1)
+    ] = None,
     home: Home = None,
     written: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
     by: Annotated[By | None, typer.Option("--by", help="Sum up; by label also accuracy, AUC and EER.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; parquet needs one. Default: stdout.", dir_okay=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; parquet needs one. Default: stdout.", dir_okay=False)
+    ] = None,
 ) -> None:
     """One row per submitted path, or sums over them."""
     from farm.cli import tables

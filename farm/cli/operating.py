@@ -22,9 +22,13 @@ class Queue(StrEnum):
 
 
 def worker(
-    queue: Annotated[Queue, typer.Option("--queue", help="split: decode and find faces (CPU). infer: run the network.")],
+    queue: Annotated[
+        Queue, typer.Option("--queue", help="split: decode and find faces (CPU). infer: run the network.")
+    ],
     card: Annotated[str, typer.Option("--card", help="The one card this worker is pinned to, as PCI address.")] = "",
-    concurrency: Annotated[int, typer.Option("--concurrency", help="Tasks at once. 0: what suits the queue.", min=0)] = 0,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", help="Tasks at once. 0: what suits the queue.", min=0)
+    ] = 0,
     events: Annotated[bool, typer.Option("--events/--no-events", help="Tell Flower what happens.")] = True,
 ) -> None:
     """Run one worker of the farm that FARM_* names, until SIGTERM; it finishes what it holds."""
@@ -53,7 +57,9 @@ def dispatch() -> None:
 
 
 def flower(
-    address: Annotated[str, typer.Option("--address", help="Where to listen. Anything but this machine asks for a password.")] = "127.0.0.1",
+    address: Annotated[
+        str, typer.Option("--address", help="Where to listen. Anything but this machine asks for a password.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 5555,
     home: Home = None,
 ) -> None:

@@ -17,16 +17,24 @@ DEFAULT_HOME = Path(".farm")
 
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="Folder of an embedded farm. Default: the farm that FARM_* names, else ./.farm", file_okay=False),
+    typer.Option(
+        "--home", help="Folder of an embedded farm. Default: the farm that FARM_* names, else ./.farm", file_okay=False
+    ),
 ]
 ScanId = Annotated[int, typer.Argument(metavar="SCAN", help="Number of the scan, as `farm status` lists it.", min=1)]
 PATHS_HELP = "Video files, folders, patterns, s3://bucket/prefix, or a CSV manifest (columns path[,label,…]; label FAKE or REAL)."
 Paths = Annotated[list[str], typer.Argument(metavar="PATHS…", help=PATHS_HELP)]
 MaybePaths = Annotated[list[str] | None, typer.Argument(metavar="[PATHS…]", help=PATHS_HELP)]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Name of the data set these videos belong to.")]
-EngineName = Annotated[str, typer.Option("--engine", help="onnx, openvino or simulated. Default: FARM_ENGINE, else onnx.")]
-ModelName = Annotated[str, typer.Option("--model", help="name, name@version or the path of a model card. Default: the shipped one.")]
-Sampling = Annotated[str, typer.Option("--sampling", help="keyframes, fps:X, every:N, uniform:N or all. Default: keyframes.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="onnx, openvino or simulated. Default: FARM_ENGINE, else onnx.")
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="name, name@version or the path of a model card. Default: the shipped one.")
+]
+Sampling = Annotated[
+    str, typer.Option("--sampling", help="keyframes, fps:X, every:N, uniform:N or all. Default: keyframes.")
+]
 Priority = Annotated[int, typer.Option("--priority", help="0 (first) to 9 (last).", min=0, max=9)]
 AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
 
@@ -51,7 +59,9 @@ def opened_farm(home: Path | None) -> Iterator[Farm]:
 
     folder = home_of(home)
     if folder is not None and not (folder / "farm.db").is_file():
-        raise BadInput(f"there is no farm in {folder}: `farm scan PATHS --home {folder}` makes one, --home names another")
+        raise BadInput(
+            f"there is no farm in {folder}: `farm scan PATHS --home {folder}` makes one, --home names another"
+        )
     farm = Farm.open(settings() if folder is None else embedded_settings(folder))
     try:
         check_schema(farm.engine)

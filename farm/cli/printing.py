@@ -1,4 +1,4 @@
-"""What a reader sees: tables on stdout, progress on stderr (bars on a terminal, plain lines elsewhere). File names are shown safe to print."""
+"""How things are shown: tables on stdout, progress on stderr (bars on a terminal, plain lines elsewhere), file names safe to print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from farm.jobs.progress import Progress as ScanProgress
 
-STYLES = {"FAKE": "bold red", "REAL": "green", "UNCERTAIN": "yellow", "NO_FACE": "dim", "UNREADABLE": "magenta", "PENDING": "dim"}
+STYLES = {
+    "FAKE": "bold red",
+    "REAL": "green",
+    "UNCERTAIN": "yellow",
+    "NO_FACE": "dim",
+    "UNREADABLE": "magenta",
+    "PENDING": "dim",
+}
 PLAIN_WIDTH = 160
 """Columns of a table where stdout is no terminal."""
 PLAIN_SECONDS = 5.0
@@ -53,7 +60,11 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
     """A plain table; a cell may be ready-made Text."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False, box=None)
     for name in columns:
-        made.add_column(name, overflow="fold" if name in ("name", "why", "error", "notes") else "ellipsis", no_wrap=name == "verdict")
+        made.add_column(
+            name,
+            overflow="fold" if name in ("name", "why", "error", "notes") else "ellipsis",
+            no_wrap=name == "verdict",
+        )
     for row in rows:
         made.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return made
@@ -114,7 +125,9 @@ class PlainMeter:
         self._say(f"{paths} read")
 
     def advanced(self, now: ScanProgress) -> None:
-        self._say(f"{now.videos_done} of {now.videos_total} videos decided, {now.crops_done} of {now.crops_total} crops scored")
+        self._say(
+            f"{now.videos_done} of {now.videos_total} videos decided, {now.crops_done} of {now.crops_total} crops scored"
+        )
 
     def _say(self, line: str) -> None:
         if line != self._last and time.monotonic() - self._said_at >= PLAIN_SECONDS:

@@ -28,8 +28,12 @@ from farm.cli.options import (
 if TYPE_CHECKING:
     from farm.cli.embedded_scan import Scanned, Wanted
 
-EmbeddedHome = Annotated[Path, typer.Option("--home", help="Folder the embedded farm lives in; made if missing.", file_okay=False)]
-ReportFolder = Annotated[Path | None, typer.Option("--report", help="Where the report goes. Default: in the farm's folder.", file_okay=False)]
+EmbeddedHome = Annotated[
+    Path, typer.Option("--home", help="Folder the embedded farm lives in; made if missing.", file_okay=False)
+]
+ReportFolder = Annotated[
+    Path | None, typer.Option("--report", help="Where the report goes. Default: in the farm's folder.", file_okay=False)
+]
 
 
 def demo(
@@ -56,7 +60,9 @@ def scan(
     model: ModelName = "",
     sampling: Sampling = "",
     report: ReportFolder = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish the scans that were interrupted or submitted here.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish the scans that were interrupted or submitted here.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scan videos on this machine: start an embedded farm, scan, print the verdicts, stop it."""

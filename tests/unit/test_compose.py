@@ -56,7 +56,9 @@ def test_the_schema_check_can_fail(tmp_path: Path) -> None:
 
 def test_every_farm_setting_named_in_it_exists(services: dict[str, dict[str, Any]]) -> None:
     known = {f"FARM_{name.upper()}" for name in Settings.model_fields}
-    named = {key for service in farm_services(services).values() for key in service["environment"] if key.startswith("FARM_")}
+    named = {
+        key for service in farm_services(services).values() for key in service["environment"] if key.startswith("FARM_")
+    }
     assert named >= {"FARM_DATABASE_URL", "FARM_REDIS_URL", "FARM_STORAGE_URL", "FARM_S3_ENDPOINT_URL"}
     assert named <= known
 
@@ -80,7 +82,12 @@ def test_every_option_given_to_a_worker_is_one_it_knows(services: dict[str, dict
 def test_no_secret_has_a_default(services: dict[str, dict[str, Any]]) -> None:
     used = re.findall(r"\$\{(\w+)(:?[-?+])?", FILE.read_text())
     secrets = [(name, how) for name, how in used if SECRET.search(name)]
-    assert {name for name, _ in secrets} >= {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_SECRET_KEY", "FARM_FLOWER_PASSWORD"}
+    assert {name for name, _ in secrets} >= {
+        "POSTGRES_PASSWORD",
+        "REDIS_PASSWORD",
+        "S3_SECRET_KEY",
+        "FARM_FLOWER_PASSWORD",
+    }
     assert {how for _, how in secrets} == {":?"}
     for service in services.values():
         for key, value in service.get("environment", {}).items():
@@ -106,7 +113,7 @@ def test_redis_keeps_what_it_was_given(services: dict[str, dict[str, Any]]) -> N
 def test_every_part_of_a_farm_is_there(services: dict[str, dict[str, Any]]) -> None:
     first_words = {" ".join(service["command"][:3]) for service in farm_services(services).values()}
     assert {"dispatch", "worker --queue split", "worker --queue infer", "db upgrade"} <= first_words
-    assert STORES < set(services)
+    assert set(services) > STORES
 
 
 def test_each_card_has_a_worker_of_its_own_that_sees_one_device(services: dict[str, dict[str, Any]]) -> None:

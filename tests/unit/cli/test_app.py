@@ -15,8 +15,33 @@ from farm.cli.exits import EXIT_CODES, Exit
 from farm.cli.printing import cell, printable
 from farm.errors import BadInput, DatabaseAway, NothingToScan
 
-HEAVY = {"alembic", "av", "boto3", "celery", "cv2", "numpy", "onnxruntime", "pyarrow", "pydantic", "skimage", "sqlalchemy"}
-COMMANDS = ("cancel", "demo", "dispatch", "flower", "models", "report", "rescan", "results", "scan", "status", "submit", "worker")
+HEAVY = {
+    "alembic",
+    "av",
+    "boto3",
+    "celery",
+    "cv2",
+    "numpy",
+    "onnxruntime",
+    "pyarrow",
+    "pydantic",
+    "skimage",
+    "sqlalchemy",
+}
+COMMANDS = (
+    "cancel",
+    "demo",
+    "dispatch",
+    "flower",
+    "models",
+    "report",
+    "rescan",
+    "results",
+    "scan",
+    "status",
+    "submit",
+    "worker",
+)
 
 
 def farm(*arguments: str) -> int:
@@ -24,7 +49,9 @@ def farm(*arguments: str) -> int:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys; from farm.cli.app import run; run(['--help']); print(*{m.partition('.')[0] for m in sys.modules})"
+    code = (
+        "import sys; from farm.cli.app import run; run(['--help']); print(*{m.partition('.')[0] for m in sys.modules})"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(shown.stdout.splitlines()[-1].split())
 
@@ -41,7 +68,9 @@ def test_the_help_names_every_exit_code() -> None:
     assert [int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)] == [code.value for code in Exit]
 
 
-@pytest.mark.parametrize("arguments", [("fly",), ("scan", "--nonsense"), ("cancel", "0"), ("scan",), ("results", "--format", "xml")])
+@pytest.mark.parametrize(
+    "arguments", [("fly",), ("scan", "--nonsense"), ("cancel", "0"), ("scan",), ("results", "--format", "xml")]
+)
 def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert farm(*arguments) == Exit.USAGE
     captured = capsys.readouterr()
@@ -88,13 +117,23 @@ def test_a_programming_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("address", "ours"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("", False), ("::", False), ("farm.example", False)],
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("", False),
+        ("::", False),
+        ("farm.example", False),
+    ],
 )
 def test_flower_knows_which_addresses_others_can_reach(address: str, ours: bool) -> None:
     assert flower.is_loopback(address) is ours
 
 
-def test_flower_refuses_to_be_public_without_a_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flower_refuses_to_be_public_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("FARM_FLOWER_PASSWORD", raising=False)
     assert farm("flower", "--address", "0.0.0.0") == Exit.ERROR
     assert "FARM_FLOWER_PASSWORD" in capsys.readouterr().err
@@ -109,7 +148,9 @@ def test_a_worker_is_started_by_exec_with_its_options(monkeypatch: pytest.Monkey
     assert command[2:] == ["-m", "workers.app", "infer", "--card", "0000:3b:00.0", "--concurrency", "3", "--events"]
 
 
-@pytest.mark.parametrize("name", ["a\nb.mp4", "tab\t.mp4", "\x1b[31mred.mp4", "bytes\udcff.mp4", "\u202egpj.mp4", "nul\0.mp4"])
+@pytest.mark.parametrize(
+    "name", ["a\nb.mp4", "tab\t.mp4", "\x1b[31mred.mp4", "bytes\udcff.mp4", "\u202egpj.mp4", "nul\0.mp4"]
+)
 def test_a_hostile_name_is_printed_on_one_line_without_its_powers(name: str) -> None:
     shown = printable(name)
     assert shown.isprintable()
@@ -118,4 +159,3 @@ def test_a_hostile_name_is_printed_on_one_line_without_its_powers(name: str) -> 
 
 def test_markup_in_a_name_is_text() -> None:
     assert cell("[red]a[/red].mp4").plain == "[red]a[/red].mp4"
-
