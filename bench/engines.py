@@ -2,7 +2,8 @@
 
     python -m bench.engines [--card CARD.json]
 
-Per engine: one thread with crops given one by one, 8 and 64 at a time; two threads; and two callers on one engine. Ends with one line of JSON.
+Per engine: one thread with crops given one by one, 8 and 64 at a time; two threads; and two callers on one engine. Ends with
+one line of JSON.
 """
 
 from __future__ import annotations
