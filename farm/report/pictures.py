@@ -15,7 +15,7 @@ from farm.db.models import CropBatchRow
 from farm.errors import FarmError
 from farm.media.batches import decode_batch
 from farm.media.masks import decode_masks
-from farm.media.video import frame_at
+from farm.media.one_frame import frame_at
 from farm.report.evidence import Chooser, CropPicture, FramePicture, Scored, crop_picture, frame_picture, thumbnail
 from farm.report.gather import VideoFacts, scores
 from farm.storage import ObjectStore
@@ -39,7 +39,9 @@ class Pictures:
     complaints: list[str] = field(default_factory=list)
 
 
-def take_pictures(store: ObjectStore, session: Session, video: VideoFacts, chooser: Chooser) -> Pictures:
+def take_pictures(
+    store: ObjectStore, session: Session, video: VideoFacts, chooser: Chooser, max_frame_pixels: int
+) -> Pictures:
     """The pictures of what was chosen. What the store does not give becomes a complaint, never an error: the verdict stands without."""
     pictures = Pictures()
     crops, frames = chooser.crops(), chooser.frames()
@@ -54,7 +56,7 @@ def take_pictures(store: ObjectStore, session: Session, video: VideoFacts, choos
         try:
             with store.get_file(video.object_key) as path:
                 for chosen in frames:
-                    rgb = frame_at(path, chosen.pts_seconds)
+                    rgb = frame_at(path, chosen.pts_seconds, max_frame_pixels)
                     pictures.frames.append(frame_picture(rgb, chosen.pts_seconds, within[chosen.frame_index], masks))
         except FarmError as error:
             pictures.complaints.append(f"A whole frame could not be shown: {error}")

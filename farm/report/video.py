@@ -84,7 +84,9 @@ class VideoPages:
 
         bounds = {"threshold": self._card.threshold, "real_below": self._card.real_below}
         timeline = plot(points(), own, end_seconds=end, **bounds)
-        return timeline, take_pictures(self._farm.store, self._session, video, chooser)
+        return timeline, take_pictures(
+            self._farm.store, self._session, video, chooser, self._farm.settings.max_frame_pixels
+        )
 
 
 def _file_name(scan_video_id: int) -> str:

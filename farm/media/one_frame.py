@@ -1,0 +1,63 @@
+"""One frame of a video by its time, for the eye: a seek and a few decoded frames, whatever the file's length.
+
+`FrameSource` walks forward and never seeks, because an index may be missing or lie; here a wrong landing is noticed, and the file
+is then walked from its start. Letters in shapes: H and W of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container.input import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from farm.errors import BadVideo
+from farm.media.packets import file_name, opened, packets
+
+FIRST_PACKETS = 64
+"""The stream's first frame lies among so many packets, however its frames are reordered."""
+_TOLERANCE_SECONDS = 5e-4
+
+
+def frame_at(path: Path, pts_seconds: float, max_frame_pixels: int) -> NDArray[np.uint8]:
+    """The frame shown at a time from the stream's start, (H, W, 3) uint8 RGB, rotation applied.
+
+    The time is one that `FrameSource` gave out. Raises BadVideo where no frame has it.
+    """
+    with opened(path, max_frame_pixels) as (container, stream):
+        start = min((seconds for _, seconds, _ in islice(packets(container, stream), FIRST_PACKETS)), default=0.0)
+    for seek in (True, False):
+        with opened(path, max_frame_pixels) as (container, stream):
+            try:
+                if seek and stream.time_base:
+                    container.seek(int((start + pts_seconds) / stream.time_base), stream=stream)
+                found = _found(container, stream, start + pts_seconds)
+            except (av.FFmpegError, OSError, ValueError):
+                found = None
+            if found is not None:
+                turns = round(found.rotation / 90) % 4
+                return np.ascontiguousarray(np.rot90(found.to_ndarray(format="rgb24"), turns))
+    raise BadVideo(f"{file_name(path)} shows no frame at {pts_seconds:.3f} s")
+
+
+def _found(container: InputContainer, stream: VideoStream, seconds: float) -> VideoFrame | None:
+    """The frame with this time, or None once later frames come out."""
+    for frame in _decoded(container, stream):
+        if frame.pts is not None and frame.time >= seconds - _TOLERANCE_SECONDS:
+            return frame if frame.time <= seconds + _TOLERANCE_SECONDS else None
+    return None
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every frame that decodes; a packet that does not is passed over."""
+    for packet in container.demux(stream):
+        try:
+            yield from stream.decode(packet)
+        except (av.FFmpegError, OSError):
+            continue
