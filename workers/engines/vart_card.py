@@ -205,8 +205,8 @@ def import_runtime(folders: list[str]) -> tuple[Any, Any]:
     """The vendor's `vart` and `xir`. Raises Refused where this interpreter has none."""
     sys.path[:0] = folders
     try:
-        import vart  # type: ignore[import-not-found] -- the vendor's, in the vendor's environment alone
-        import xir  # type: ignore[import-not-found] -- likewise
+        import vart  # type: ignore[import-not-found]  # the vendor's, in its own environment alone
+        import xir  # type: ignore[import-not-found]  # likewise
     except ImportError as error:
         why = "{} cannot import the vendor's runtime ({}): set FARM_VART_PYTHON to the interpreter of the Vitis AI environment"
         raise Refused("missing", why.format(sys.executable, error)) from error

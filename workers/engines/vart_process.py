@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farm.errors import EngineMissing
+from farm.errors import BadModel, EngineBusy, EngineMissing, FarmError
 
 CARD_SCRIPT = Path(__file__).with_name("vart_card.py")
 LAST_WORDS_LINES = 6
+DOING = {"start": "starting", "model": "reading the xmodel", "card": "opening the card", "work": "working"}
 KILL_SECONDS = 5.0
 """How long a killed process may take to be gone; one that stays sits in a driver call that no signal ends."""
 
@@ -90,8 +91,8 @@ class CardProcess:
             self._child = subprocess.Popen(
                 [python, "-u", str(CARD_SCRIPT), *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=inherited,
             )
         except OSError as error:
@@ -104,11 +105,12 @@ class CardProcess:
             theirs.close()
         self._link, self._sending = ours, threading.Lock()
         self._rest, self._words, self._last_words = b"", b"", deque[str](maxlen=LAST_WORDS_LINES)
-        assert self._child.stderr is not None
-        self._stderr = self._child.stderr
+        assert self._child.stdout is not None
+        self._output = self._child.stdout
+        os.set_blocking(self._output.fileno(), False)
         self._sources = selectors.DefaultSelector()
         self._sources.register(self._link, selectors.EVENT_READ)
-        self._sources.register(self._stderr, selectors.EVENT_READ)
+        self._sources.register(self._output, selectors.EVENT_READ)
         #: when it was last heard, on the monotonic clock
         self.heard_at = time.monotonic()
         self.send(order)
@@ -129,7 +131,7 @@ class CardProcess:
         """Every message that is there, after waiting for one at most so long. Raises CardLost if it refused or is dead."""
         messages: list[dict[str, Any]] = []
         for key, _ in self._sources.select(patience_seconds):
-            if key.fileobj is self._stderr:
+            if key.fileobj is self._output:
                 self._hear_words()
                 continue
             received = self._link.recv(65536)
@@ -150,31 +152,33 @@ class CardProcess:
         return message["say"] in ("stage", "beat")
 
     def _hear_words(self) -> None:
-        received = os.read(self._stderr.fileno(), 65536)
-        if not received:
-            self._sources.unregister(self._stderr)
-        lines = (self._words + received).split(b"\n")
-        self._words = lines.pop()[-4096:]
-        self._last_words.extend(line.decode(errors="replace").strip()[:300] for line in lines if line.strip())
+        """Keep the last lines of what it printed; the runtime says there why it aborts."""
+        while True:
+            try:
+                received = os.read(self._output.fileno(), 65536)
+            except BlockingIOError:
+                return
+            lines = (self._words + received).split(b"\n")
+            self._words = lines.pop()[-4096:]
+            self._last_words.extend(line.decode(errors="replace").strip()[:300] for line in lines if line.strip())
+            if not received:
+                if self._output in self._sources.get_map():
+                    self._sources.unregister(self._output)
+                return
 
     def _dead(self) -> CardLost:
-        try:
-            status = self._child.wait(KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            return CardLost("its process closed its link", stage=self._stage)
-        while self._stderr in self._sources.get_map() and self._sources.select(0):
-            self._hear_words()
-            if not self._sources.select(0) or self._link in [key.fileobj for key, _ in self._sources.select(0)]:
-                break
+        if not self._gone_within(KILL_SECONDS):
+            return CardLost(f"its process {self.pid} closed its link while {DOING[self._stage]}", stage=self._stage)
+        self._hear_words()
+        status = self._child.returncode
         how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        doing = {"start": "starting", "model": "reading the xmodel", "card": "opening the card", "work": "working"}
         said = f"; its last words: {' | '.join(self._last_words)}" if self._last_words else ""
-        return CardLost(f"its process {self.pid} {how} while {doing[self._stage]}{said}", stage=self._stage)
+        return CardLost(f"its process {self.pid} {how} while {DOING[self._stage]}{said}", stage=self._stage)
 
     def opened(self, message: dict[str, Any]) -> Opened:
         """Map the shared memory as the process laid it out."""
         self._stage = "work"
-        tensors = [
+        pixels, classes, masks = tensors = [
             Tensor(found["name"], tuple(found["dims"]), found["fix_point"])
             for found in (message["tensors"][key] for key in ("input", "class", "mask"))
         ]
@@ -186,7 +190,9 @@ class CardProcess:
                 for tensor, offset in zip(tensors, message["offsets"], strict=True)
             ]
             slots.append(Slot(*arrays))
-        return Opened(*tensors, slots=tuple(slots), dpu_name=message["dpu_name"], device_id=message["device_id"])
+        return Opened(
+            pixels, classes, masks, tuple(slots), dpu_name=message["dpu_name"], device_id=message["device_id"]
+        )
 
     def end(self, grace_seconds: float) -> bool:
         """End it, by request first where there is grace, and give back what it held. False if not even a kill ended it."""
@@ -197,7 +203,7 @@ class CardProcess:
             gone = self._gone_within(KILL_SECONDS)
         self._sources.close()
         self._link.close()
-        self._stderr.close()
+        self._output.close()
         os.close(self._memory)
         return gone
 
@@ -207,3 +213,19 @@ class CardProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+def opening_error(device: str, weights: Path, lost: CardLost) -> FarmError:
+    """The error of a card that could not be opened the first time, with what to do about it."""
+    if lost.kind == "model":
+        return BadModel(f"card {device} cannot run {weights}: {lost}")
+    if lost.kind == "missing":
+        return EngineMissing(f"card {device}: {lost}")
+    if lost.stage == "model":
+        return BadModel(f"card {device} cannot run {weights}: {lost}. Copy the xmodel again or compile it for this DPU")
+    if lost.stage == "card":
+        return EngineMissing(
+            f"card {device} cannot be opened: {lost}. See that `xbutil examine` lists it, and that shell, xclbin, runtime and "
+            "the xmodel's DPU are of one release"
+        )
+    return EngineBusy(f"card {device} cannot be opened: {lost}")

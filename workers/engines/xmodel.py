@@ -16,32 +16,32 @@ LENGTH_DELIMITED = 2
 LONGEST_VARINT = 10
 
 
-def check_xmodel(path: Path) -> None:
-    """Raise BadModel, with what to do, unless `path` is a whole message of the form of an xmodel."""
+def check_xmodel(path: Path, device: str) -> None:
+    """Raise BadModel, naming the card and what to do, unless `path` is a whole message of the form of an xmodel."""
     try:
         with path.open("rb") as file:
             size, end = os.fstat(file.fileno()).st_size, 0
             while end < size:
-                end = _field_end(file, path)
+                end = _field_end(file, path, device)
                 file.seek(end)
     except OSError as error:
         raise BadModel(
-            f"xmodel {path} cannot be read ({error.strerror}): copy it again, or `trainer compile` it"
+            f"card {device}: xmodel {path} cannot be read ({error.strerror}): copy it again, or `trainer compile` it"
         ) from error
     if not size:
-        raise BadModel(f"xmodel {path} is empty: copy it again, or `trainer compile` it")
+        raise BadModel(f"card {device}: xmodel {path} is empty: copy it again, or `trainer compile` it")
     if end != size:
-        raise BadModel(f"xmodel {path} is cut short, {size} of at least {end} bytes: copy it again")
+        raise BadModel(f"card {device}: xmodel {path} is cut short, {size} of at least {end} bytes: copy it again")
 
 
-def _field_end(file: BinaryIO, path: Path) -> int:
+def _field_end(file: BinaryIO, path: Path, device: str) -> int:
     """Where the field that starts here ends. Raises BadModel if it is none of an xmodel's."""
     tag, length = _varint(file), None
     if tag is not None and tag & 7 == LENGTH_DELIMITED and tag >> 3:
         length = _varint(file)
     if length is None:
         raise BadModel(
-            f"{path} is no xmodel: the card runs compiled int8 models, not ONNX or other float ones; "
+            f"card {device}: {path} is no xmodel: it runs compiled int8 models, not ONNX or other float ones; "
             "make one with `trainer quantize`, then `trainer compile`"
         )
     return file.tell() + length
