@@ -1,8 +1,8 @@
 """Square face crops out of a frame, and a crop's mask back onto its frame. Knows pixels and boxes; no track, no batch.
 
 Every pixel of a crop is a pixel of its frame: a square that reaches over the edge is shifted inside, and one larger
-than the frame shrinks to the frame's shorter side. Replicated edges make streaks and mirrored ones a second mouth, and a
-network that looks for traces of manipulation finds both. The price is a face off the crop's centre near the edge.
+than the frame shrinks to the frame's shorter side. Replicated edges make streaks and mirrored ones a second mouth, and
+a network that looks for traces of manipulation finds both. The price is a face off the crop's centre near the edge.
 Letters in shapes: S side of a crop, H and W of a frame.
 """
 
@@ -69,7 +69,7 @@ def paste_mask(mask: NDArray[_Value], crop_box: Box, frame_h: int, frame_w: int)
 
 
 def quality(crop: NDArray[np.uint8]) -> tuple[float, float]:
-    """Sharpness and brightness of an (S, S, 3) uint8 crop: its grey Laplacian's variance, and its mean grey in [0, 255]."""
+    """Sharpness and brightness of an (S, S, 3) uint8 crop: its grey Laplacian's variance, its mean grey of 255."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_32F).var()), float(grey.mean())
 

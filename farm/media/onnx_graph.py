@@ -20,7 +20,7 @@ FLOAT = 1
 
 
 def free_sizes(model: bytes, input_name: str) -> bytes:
-    """The same model with one float input of any size and its weights as constants. Raises BadModel if it does not parse."""
+    """The same model with one float input of any size and its weights as constants. Raises BadModel if damaged."""
     try:
         return b"".join(
             _record(MODEL_GRAPH, _free_graph(value, input_name.encode())) if number == MODEL_GRAPH else raw
