@@ -287,7 +287,7 @@ def _lock(home: Path) -> IO[str]:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """These settings as FARM_* for a child process."""
-    return {f"FARM_{name.upper()}": _plain(value) for name, value in settings.model_dump().items()}
+    return {f"FARM_{name.upper()}": _plain(value) for name, value in settings.model_dump(exclude_none=True).items()}
 
 
 def _plain(value: Any) -> str:

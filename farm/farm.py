@@ -31,7 +31,8 @@ class Farm:
                 "no farm is configured: set FARM_DATABASE_URL and FARM_STORAGE_URL, or name an embedded farm with --home"
             )
         engine = open_engine(settings.database_url)
-        return cls(settings, engine, sessions(engine), open_store(settings.storage_url))
+        store = open_store(settings.storage_url, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
+        return cls(settings, engine, sessions(engine), store)
 
     def close(self) -> None:
         """Give the database's connections back."""

@@ -98,23 +98,24 @@ def _reap(hands: list[_Hand], block_seconds: float) -> int:
 
 
 def _end(hands: list[_Hand]) -> None:
-    """Stop every worker, politely for a moment, and reap what is left of it."""
-    _signal(hands, signal.SIGTERM)
+    """Stop every worker and reap what is left of it. A card is closed politely; a splitter has nothing to close and is killed."""
+    for hand in hands:
+        _signal(hand, signal.SIGKILL if hand.queue == SPLIT_QUEUE else signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
     while any(hand.pid for hand in hands) and time.monotonic() < deadline:
         _reap(hands, block_seconds=0.05)
-    _signal(hands, signal.SIGKILL)
+    for hand in hands:
+        _signal(hand, signal.SIGKILL)
     while _still_children():
         time.sleep(0.005)
 
 
-def _signal(hands: list[_Hand], number: int) -> None:
-    for hand in hands:
-        if hand.pid:
-            try:
-                os.kill(hand.pid, number)
-            except ProcessLookupError:
-                pass
+def _signal(hand: _Hand, number: int) -> None:
+    if hand.pid:
+        try:
+            os.kill(hand.pid, number)
+        except ProcessLookupError:
+            pass
 
 
 def _still_children() -> bool:

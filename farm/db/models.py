@@ -9,7 +9,19 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -45,6 +57,8 @@ class WorkState(StrEnum):
 class ScanState(StrEnum):
     """Where a scan stands."""
 
+    SUBMITTING = "submitting"
+    """Paths are still being added; its rows are worked on already, but it cannot end yet."""
     ACTIVE = "active"
     DONE = "done"
     CANCELLED = "cancelled"
@@ -206,7 +220,10 @@ class FaceScore(Base):
     """One scored crop."""
 
     __tablename__ = "face_scores"
-    __table_args__ = (UniqueConstraint("crop_batch_id", "row"), Index("ix_face_scores_scan_video_id", "scan_video_id", "track"))
+    __table_args__ = (
+        UniqueConstraint("crop_batch_id", "row"),
+        Index("ix_face_scores_scan_video_id", "scan_video_id", "track"),
+    )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     crop_batch_id: Mapped[int] = mapped_column(ForeignKey("crop_batches.id"))
     scan_video_id: Mapped[int] = mapped_column(ForeignKey("scan_videos.id"))

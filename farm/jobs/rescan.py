@@ -10,20 +10,14 @@ from farm.db.session import database_errors
 from farm.errors import BadInput
 from farm.farm import Farm
 from farm.jobs.models import find_model
+from farm.jobs.recipe import recipe_again
 from farm.jobs.submit import close_submission, open_scan
-from farm.split import Recipe
 
 
 def rescan(
-    farm: Farm,
-    scan_id: int,
-    *,
-    model: str = "",
-    engine: str = "",
-    recipe: Recipe | None = None,
-    priority: int | None = None,
+    farm: Farm, scan_id: int, *, model: str = "", engine: str = "", sampling: str = "", priority: int | None = None
 ) -> int:
-    """A new scan of the same paths and its id; what is not given stays as it was. Crops are reused where the recipe is the same.
+    """A new scan of the same paths and its id; what is not given stays as it was. Crops are reused where the recipe comes out the same.
 
     Raises BadInput for an unknown scan or one that is still being submitted.
     """
@@ -32,11 +26,12 @@ def rescan(
         if old is None or old.state == ScanState.SUBMITTING:
             raise BadInput(f"there is no scan {scan_id}" if old is None else f"scan {scan_id} is still being submitted")
         dataset = session.execute(select(Dataset.name).where(Dataset.id == old.dataset_id)).scalar_one_or_none()
+    model_id = find_model(farm, model) if model else old.model_id
     new_id = open_scan(
         farm,
-        find_model(farm, model) if model else old.model_id,
+        model_id,
         engine or old.engine,
-        recipe or Recipe.from_json(old.recipe),
+        recipe_again(farm, old.recipe, model_id, sampling=sampling),
         dataset=dataset,
         priority=old.priority if priority is None else priority,
         rescan_of=scan_id,

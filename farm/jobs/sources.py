@@ -10,12 +10,11 @@ from glob import has_magic, iglob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from farm.errors import BadInput, FarmError
+from farm.errors import BadInput, FarmError, NothingToScan
 from farm.storage import open_store
 
 VIDEO_SUFFIXES = frozenset(
-    [".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"]
-    + [".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv"]
+    ".3g2 .3gp .asf .avi .f4v .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .qt .ts .vob .webm .wmv".split()  # noqa: SIM905
 )
 """What counts as a video in a folder or under a prefix. A file that is named itself is always taken."""
 
@@ -41,12 +40,12 @@ class Source:
 def expand(paths: Iterable[str | Path]) -> Iterator[Source]:
     """Every source that these paths name, in order; a folder's files sorted by path.
 
-    A path that names nothing becomes a source with an error, so that the others go on. Raises BadInput where nothing at all was named,
-    for a manifest that does not parse, and at the end where folders and patterns were searched and no video was found in any.
+    A path that names nothing becomes a source with an error, so that the others go on. Raises NothingToScan where nothing was named
+    or, at the end, where no folder or pattern that was searched has a video, and BadInput for a manifest that does not parse.
     """
     named = [str(path) for path in paths]
     if not named:
-        raise BadInput("nothing to scan: name files, folders, patterns, s3:// prefixes or a CSV manifest")
+        raise NothingToScan("nothing to scan: name files, folders, patterns, s3:// prefixes or a CSV manifest")
     empty: list[str] = []
     for path in named:
         found = False
@@ -57,7 +56,9 @@ def expand(paths: Iterable[str | Path]) -> Iterator[Source]:
             empty.append(path)
     if len(empty) == len(named):
         where = ", ".join(shown(path) for path in empty)
-        raise BadInput(f"no video in {where} (a video is a file that ends in .mp4, .mov, .mkv, .webm, .avi, .gif ...)")
+        raise NothingToScan(
+            f"no video in {where} (a video is a file that ends in .mp4, .mov, .mkv, .webm, .avi, .gif ...)"
+        )
 
 
 def shown(path: str) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from farm.db.models import Dataset, Scan, ScanPath, ScanState, ScanVideo, Video
 from farm.db.session import database_errors, db_now
-from farm.errors import BadInput, FarmError, Retryable
+from farm.errors import BadInput, FarmError, NothingToScan, Retryable
 from farm.farm import Farm
 from farm.jobs.cancel import cancel
 from farm.jobs.models import find_model
@@ -78,7 +78,7 @@ def submit(
             if on_progress:
                 on_progress(position)
         if not position:
-            raise BadInput("nothing to scan: no path was given")
+            raise NothingToScan("nothing to scan: no path was given")
     except BaseException:
         _abandon(farm, scan_id)
         raise

@@ -1,0 +1,105 @@
+"""A farm without its processes: a migrated database (SQLite and PostgreSQL), a folder of objects, a registered model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from farm_rows import Rows
+
+from farm.contracts import ModelCard
+from farm.db.session import open_engine, upgrade
+from farm.farm import Farm
+from farm.settings import Settings
+
+
+@pytest.fixture
+def card_path(tmp_path: Path) -> Path:
+    """A model card with weights beside it; no engine but the simulated one would take them."""
+    return write_card(tmp_path / "model", "test-net", b"no weights at all")
+
+
+def write_card(folder: Path, name: str, weights: bytes, version: str = "1") -> Path:
+    """Write weights and their card; the card's path."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.onnx").write_bytes(weights)
+    card = ModelCard(
+        name=name,
+        version=version,
+        weights=f"{name}.onnx",
+        sha256=sha256(weights).hexdigest(),
+        width=16,
+        input_name="crops",
+        class_output="class",
+        mask_output="mask",
+        input_scale=1 / 255,
+        input_offset=0.0,
+        logit_polarity="fake",
+        crop_margin=0.3,
+        mask_threshold=0.5,
+        temperature=2.0,
+        bias=0.5,
+        threshold=0.9,
+        false_positive_rate=0.01,
+        real_below=0.1,
+        demonstration=True,
+    )
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(json.loads(card.to_json())))
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite database to copy: migrating costs more than most tests."""
+    path = tmp_path_factory.mktemp("schema") / "farm.db"
+    engine = open_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def farm_settings(database_url: str, tmp_path: Path, card_path: Path) -> Settings:
+    """Settings of a farm whose times suit a test."""
+    return Settings(
+        database_url=database_url,
+        storage_url=f"file://{tmp_path / 'objects'}",
+        engine="simulated",
+        model=str(card_path),
+        retry_seconds=0.01,
+        lease_seconds=30.0,
+    )
+
+
+@pytest.fixture
+def farm(farm_settings: Settings, migrated_sqlite: Path) -> Iterator[Farm]:
+    """A farm on either database; nothing of it runs."""
+    url = farm_settings.database_url
+    if url.startswith("sqlite:///"):
+        shutil.copy(migrated_sqlite, url.removeprefix("sqlite:///"))
+    opened = Farm.open(farm_settings)
+    if not url.startswith("sqlite:///"):
+        upgrade(opened.engine)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def impatient(farm: Farm) -> Callable[..., Farm]:
+    """The same farm under other settings."""
+
+    def changed(**settings: object) -> Farm:
+        return Farm(farm.settings.model_copy(update=settings), farm.engine, farm.sessions, farm.store)
+
+    return changed
+
+
+@pytest.fixture
+def rows(farm: Farm) -> Rows:
+    """Makes scans and reads what became of them."""
+    return Rows(farm)
