@@ -11,9 +11,18 @@ from typing import TypeVar
 
 import pytest
 import services
+from card_stand_in import stand_in_card, vart_model  # noqa: F401 -- fixtures
 
 T = TypeVar("T")
 numbers = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-vart",
+        metavar="CARD.json",
+        help="run the engine suite on the real card that FARM_VART_* names, with this compiled model, instead of the stand-in",
+    )
 
 
 @pytest.fixture(scope="session")

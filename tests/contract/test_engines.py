@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from farm.contracts import ModelCard
 from farm.errors import BadInput, BadModel, BadObject, EngineBusy, EngineMissing
+from farm.settings import settings
 from workers.engines import open_engine
 from workers.engines.base import Engine
 from workers.engines.simulated import SimulatedEngine
@@ -28,7 +29,7 @@ from workers.engines.weights import SHIPPED
 SIDE = 224
 NETWORKS = ["onnx", "openvino"]
 """The engines of this machine that run the weights they are given."""
-EVERY = [*NETWORKS, "simulated"]
+EVERY = [*NETWORKS, "simulated", "vart"]
 Crops = NDArray[np.uint8]
 
 
@@ -108,10 +109,12 @@ Model = Callable[..., tuple[Path, ModelCard]]
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
+def model(tmp_path: Path, request: pytest.FixtureRequest) -> Model:
     """Weights and card of the known network as the named engine wants them, with changes to the card."""
 
     def make(engine: str, block: int | str = "B", **changes: object) -> tuple[Path, ModelCard]:
+        if engine == "vart":
+            return request.getfixturevalue("vart_model")(**changes)
         return write_model(tmp_path, network_bytes(engine == "openvino", block), engine == "openvino", **changes)
 
     return make
@@ -203,8 +206,9 @@ def test_a_closed_engine_says_so_and_may_be_closed_again(engine: Engine) -> None
 def test_the_spec_names_the_engine_and_where_it_runs(engine: Engine, request: pytest.FixtureRequest) -> None:
     spec = engine.spec
     assert spec.name in request.node.name
-    assert spec.device == {"onnx": "cpu", "openvino": "cpu", "simulated": "simulated-0"}[spec.name]
-    assert spec.precision == {"onnx": "fp32", "openvino": "int8", "simulated": "simulated"}[spec.name]
+    card = settings().vart_device
+    assert spec.device == {"onnx": "cpu", "openvino": "cpu", "simulated": "simulated-0", "vart": card}[spec.name]
+    assert spec.precision == {"onnx": "fp32", "openvino": "int8", "simulated": "simulated", "vart": "int8"}[spec.name]
     assert spec.batch >= 1
 
 

@@ -18,6 +18,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
         "onnx": "workers.engines.onnx",
         "openvino": "workers.engines.openvino",
         "simulated": "workers.engines.simulated",
+        "vart": "workers.engines.vart",
     }
 )
 """Engine name -> the module that drives its runtime; each has `open_here` with the signature of `Opener`."""

@@ -198,6 +198,8 @@ class VartEngine:
         """Let the process free the card in its order and end; calls under way raise EngineBusy. May be called again."""
         with self._change:
             self._closed = True
+            if self._life:
+                self._life.process.send({"do": "close"})
             self._change.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -330,19 +332,25 @@ class VartEngine:
             self._change.notify_all()
 
     def _lost(self, error: CardLost | FarmError, first: bool) -> None:
-        """Tell the calls under way, and decide whether the card is started again."""
+        """Decide whether the card is started again, and tell the calls under way."""
+        device = self._options.device
         with self._change:
-            life, self._life = self._life, None
-            if not self._closed:
-                self.losses += 1
-                self._losses_in_row += 1
-                self._stopped = self._final(error, first)
-                log.warning("card %s: %s", self._options.device, self._stopped or error)
-            told = self._stopped or EngineBusy(f"card {self._options.device} was lost: {error}; it is being restarted")
-            for job in life.jobs.values() if life else ():
-                if job.call:
-                    job.call.error = told
-            self._change.notify_all()
+            if self._closed:
+                self._abandon(EngineBusy(f"the vart engine on card {device} was closed"))
+                return
+            self.losses += 1
+            self._losses_in_row += 1
+            self._stopped = self._final(error, first)
+            log.warning("card %s: %s", device, self._stopped or error)
+            self._abandon(self._stopped or EngineBusy(f"card {device} was lost: {error}; it is being restarted"))
+
+    def _abandon(self, error: FarmError) -> None:
+        """End the present life, with the lock held: every call that has a job in it gets the error."""
+        life, self._life = self._life, None
+        for job in life.jobs.values() if life else ():
+            if job.call:
+                job.call.error = error
+        self._change.notify_all()
 
     def _final(self, error: CardLost | FarmError, first: bool) -> FarmError | None:
         """The error to stop with for good, None where a restart may help."""
@@ -363,11 +371,7 @@ class VartEngine:
     def _end(self, process: CardProcess) -> None:
         orderly = self._closed and self._stopped is None
         with self._change:
-            life, self._life = self._life, None
-            for job in life.jobs.values() if life else ():
-                if job.call:
-                    job.call.error = EngineBusy(f"the vart engine on card {self._options.device} was closed")
-            self._change.notify_all()
+            self._abandon(EngineBusy(f"the vart engine on card {self._options.device} was closed"))
         if not process.end(CLOSE_SECONDS if orderly else 0.0):
             with self._change:
                 self._stopped = CardQuarantined(

@@ -145,7 +145,7 @@ class Card:
                 np.frombuffer(
                     self._memory, np.int8, int(np.prod(tensor.dims)), slot * self.slot_bytes + offset
                 ).reshape(tensor.dims)
-                for tensor, offset in zip(tensors, self.offsets)  # noqa: B905 -- `strict` came with Python 3.10
+                for tensor, offset in zip(tensors, self.offsets)
             ]
             for slot in range(slots)
         ]
@@ -282,7 +282,7 @@ def check_device(tensor: Any, expected: int | None) -> int | None:
 
 def check_arrays(tensors: list[Any], arrays: list[Any]) -> None:
     """Raise Refused for an array that the runtime would abort on or silently misread."""
-    for tensor, array in zip(tensors, arrays):  # noqa: B905 -- `strict` came with Python 3.10
+    for tensor, array in zip(tensors, arrays):
         flags = array.flags
         if (
             array.dtype != np.int8
