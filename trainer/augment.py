@@ -68,7 +68,11 @@ def apply(recipe: Recipe, crop: Pixels) -> Pixels:
     image = _scale(image, recipe.native_px)
     if recipe.blur:
         soft = cv2.GaussianBlur(image, (0, 0), abs(recipe.blur) if recipe.blur > 0 else 1.0)
-        image = soft if recipe.blur > 0 else np.asarray(cv2.addWeighted(image, 1 - recipe.blur, soft, recipe.blur, 0), np.uint8)
+        image = (
+            soft
+            if recipe.blur > 0
+            else np.asarray(cv2.addWeighted(image, 1 - recipe.blur, soft, recipe.blur, 0), np.uint8)
+        )
     if recipe.noise:
         grain = np.random.default_rng(recipe.noise_seed).normal(0, recipe.noise, image.shape)
         image = (image + grain).clip(0, 255).astype(np.uint8)

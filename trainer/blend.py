@@ -68,7 +68,11 @@ def make_fake(target: View, donor: View, kind: str, rng: np.random.Generator) ->
 def lay(inner: Pixels, target: Pixels, alpha: Alpha) -> Pixels:
     """alpha * inner + (1 - alpha) * target, rounded; exactly the target where alpha is 0."""
     weight = alpha[:, :, None]
-    return np.asarray(np.rint(target + weight * (inner.astype(np.float32) - target)), np.float32).clip(0, 255).astype(np.uint8)
+    return (
+        np.asarray(np.rint(target + weight * (inner.astype(np.float32) - target)), np.float32)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 def soft_mask(points: NDArray[np.float32], side: int, rng: np.random.Generator) -> Alpha:
@@ -103,7 +107,9 @@ def _polygon(rng: np.random.Generator) -> NDArray[np.float32]:
         ring = np.sign(ring) * np.abs(ring) ** 0.35
         return (ring * [0.95, 1.15] * grow + [0, 0.1]).astype(np.float32)
     if form == "part":
-        centre, half = [((0, 0.5), (0.7, 0.65)), ((0, -0.5), (0.95, 0.4)), ((0, 0.35), (0.85, 0.8))][int(rng.integers(3))]
+        centre, half = [((0, 0.5), (0.7, 0.65)), ((0, -0.5), (0.95, 0.4)), ((0, 0.35), (0.85, 0.8))][
+            int(rng.integers(3))
+        ]
         return (ring * half * grow + centre).astype(np.float32)
     return (ring * [0.92, 1.2] * grow + [0, rng.uniform(-0.1, 0.15)]).astype(np.float32)
 
@@ -114,7 +120,9 @@ def align(crop: Pixels, points: NDArray[np.float32], target: View) -> Pixels:
     if matrix is None:
         return crop
     side = target.crop.shape[0]
-    return np.asarray(cv2.warpAffine(crop, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(crop, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8
+    )
 
 
 def match_colour(inner: Pixels, target: Pixels, where: NDArray[np.bool_], strength: float) -> Pixels:
@@ -162,7 +170,12 @@ def _bend(image: _Image, amplitude_px: float, rng: np.random.Generator, cells: i
 def _colour(crop: Pixels, rng: np.random.Generator, strength: float = 1.0) -> Pixels:
     """Shift channels, brightness, contrast and saturation a little."""
     image = crop.astype(np.float32)
-    image = (image - 128) * (1 + strength * rng.uniform(-0.12, 0.12)) + 128 + strength * rng.uniform(-14, 14, 3) + strength * rng.uniform(-12, 12)
+    image = (
+        (image - 128) * (1 + strength * rng.uniform(-0.12, 0.12))
+        + 128
+        + strength * rng.uniform(-14, 14, 3)
+        + strength * rng.uniform(-12, 12)
+    )
     grey = image.mean(axis=2, keepdims=True)
     image = grey + (image - grey) * (1 + strength * rng.uniform(-0.3, 0.3))
     return np.asarray(image.clip(0, 255), np.uint8)
@@ -187,6 +200,10 @@ def _resample(crop: Pixels, rng: np.random.Generator) -> Pixels:
     if way < 0.25:
         small = cv2.bilateralFilter(small, 5, rng.uniform(10, 40), 3)
     elif way < 0.5:
-        small = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1], cv2.IMREAD_COLOR)
-    how = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_NEAREST][int(rng.choice(4, p=[0.4, 0.35, 0.2, 0.05]))]
+        small = cv2.imdecode(
+            cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1], cv2.IMREAD_COLOR
+        )
+    how = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_NEAREST][
+        int(rng.choice(4, p=[0.4, 0.35, 0.2, 0.05]))
+    ]
     return np.asarray(cv2.resize(small, (side, side), interpolation=how), np.uint8)

@@ -72,9 +72,20 @@ class PairMill:
         """Map a cache; `rows` are the faces that may be used, as targets and as donors."""
         faces = load(cache)
         path = cache / "redrawn.npy"
-        return cls(faces, np.load(path, mmap_mode="r") if path.exists() else None, rows[~faces.mono[rows]], rows[faces.mono[rows]])
+        return cls(
+            faces,
+            np.load(path, mmap_mode="r") if path.exists() else None,
+            rows[~faces.mono[rows]],
+            rows[faces.mono[rows]],
+        )
 
-    def make(self, rng: np.random.Generator, row: int | None = None, kind: str | None = None, recipe: augment.Recipe | None = None) -> Pair:
+    def make(
+        self,
+        rng: np.random.Generator,
+        row: int | None = None,
+        kind: str | None = None,
+        recipe: augment.Recipe | None = None,
+    ) -> Pair:
         """One pair; what is not given is drawn."""
         if row is None:
             mono = len(self.mono_rows) and (rng.random() < MONO_SHARE or not len(self.colour_rows))

@@ -40,7 +40,9 @@ class UYNet(nn.Module):
         super().__init__()
         self.width = width
         channels = [width << level for level in range(LEVELS + 1)]
-        self.encoder = nn.ModuleList([_conv_pair(c_in, c_out) for c_in, c_out in zip([3, *channels], channels, strict=False)])
+        self.encoder = nn.ModuleList(
+            [_conv_pair(c_in, c_out) for c_in, c_out in zip([3, *channels], channels, strict=False)]
+        )
         rising = channels[::-1]
         self.raise_ = nn.ModuleList([nn.ConvTranspose2d(c, c // 2, 2, stride=2) for c in rising[:-1]])
         self.decoder = nn.ModuleList([_conv_pair(c, c // 2) for c in rising[:-1]])

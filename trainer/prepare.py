@@ -92,12 +92,16 @@ def load(cache: Path) -> Faces:
     except OSError as error:
         raise BadInput(f"{cache} holds no crop cache; run `trainer prepare` first") from error
     if index["margin"] != CROP_MARGIN:
-        raise BadInput(f"{cache} was cut with margin {index['margin']}, the trainer's is {CROP_MARGIN}; prepare it again")
+        raise BadInput(
+            f"{cache} was cut with margin {index['margin']}, the trainer's is {CROP_MARGIN}; prepare it again"
+        )
     arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="r") for key in ("crops", "points", "boxes", "mono")}
     return Faces(**arrays, names=tuple(index["names"]), persons=tuple(index["persons"]))
 
 
-def crop_largest(picture: Path, detector: Detector) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]] | str:
+def crop_largest(
+    picture: Path, detector: Detector
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]] | str:
     """(crop, points, box) of the largest face of a picture, or the reason why there is none."""
     bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
     if bgr is None:
@@ -119,7 +123,9 @@ def _in_crop(face: Face, crop_box: Box) -> tuple[NDArray[np.float32], NDArray[np
     corner = np.array([crop_box.x0, crop_box.y0], np.float32)
     corners = np.array([[face.box.x0, face.box.y0], [face.box.x1, face.box.y1]], np.float32)
     assert face.points is not None
-    return ((face.points - corner) * scale).astype(np.float32), ((corners - corner) * scale).reshape(4).astype(np.float32)
+    return ((face.points - corner) * scale).astype(np.float32), ((corners - corner) * scale).reshape(4).astype(
+        np.float32
+    )
 
 
 def is_mono(crop: NDArray[np.uint8]) -> bool:

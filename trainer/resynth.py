@@ -7,7 +7,7 @@ the way of neural face swaps: learnt upsampling, few thousand numbers for a face
 
 from __future__ import annotations
 
-import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +19,22 @@ from trainer.prepare import Faces
 
 INNER_PX = (24, 200)
 """Rows and columns of the crop that are re-drawn: the face without the crop's outermost frame."""
-REDRAWN_PX = 112
+REDRAWN_PX = 96
 """R: half to two thirds of the crop's own resolution, as swap networks of 128 px have."""
 STAGES = (0.35, 0.65, 1.0)
 """Shares of the training after which everybody is re-drawn: from soft to detailed."""
 
 
 class Autoencoder(nn.Module):
-    """(B, 3, R, R) in [0, 1] -> the same, through a bottleneck of 64 channels at R/8. `learnt_upsampling` picks the decoder."""
+    """(B, 3, R, R) in [0, 1] -> the same, through a bottleneck of 48 channels at R/8. `learnt_upsampling` picks the decoder."""
 
     def __init__(self, learnt_upsampling: bool) -> None:
         super().__init__()
-        down, up = [3, 24, 48, 64], [64, 64, 40, 24]
+        down, up = [3, 16, 32, 48], [48, 48, 32, 16]
         layers: list[nn.Module] = []
-        for c_in, c_out in zip(down, down[1:], strict=False):
+        for c_in, c_out in pairwise(down):
             layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.1)]
-        for c_in, c_out in zip(up, up[1:], strict=False):
+        for c_in, c_out in pairwise(up):
             if learnt_upsampling:
                 layers += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)]
             else:
@@ -47,17 +47,18 @@ class Autoencoder(nn.Module):
         return out
 
 
-def redraw(faces: Faces, train_rows: NDArray[np.intp], cache: Path, seconds: float = 240.0, seed: int = 0) -> Path:
-    """Train for about `seconds` of wall time and write `redrawn.npy`: (stages, N, R, R, 3) uint8. Returns its path."""
+def redraw(faces: Faces, train_rows: NDArray[np.intp], cache: Path, steps: int = 800, seed: int = 0) -> Path:
+    """Train for so many batches of 32 and write `redrawn.npy`: (stages, N, R, R, 3) uint8. Returns its path."""
     torch.manual_seed(seed)
     inner = _inner_faces(faces)
     models = [Autoencoder(True), Autoencoder(False)]
     rng = np.random.default_rng(seed)
     stages: list[NDArray[np.uint8]] = []
-    start = time.monotonic()
+    done = 0
     optimisers = [torch.optim.AdamW(model.parameters(), lr=2e-3) for model in models]
     for stage in STAGES:
-        while time.monotonic() - start < seconds * stage:
+        while done < steps * stage:
+            done += 1
             batch = inner[rng.choice(train_rows, 32)]
             for model, optimiser in zip(models, optimisers, strict=True):
                 _step(model, optimiser, _tensor(batch))
@@ -88,7 +89,9 @@ def _step(model: nn.Module, optimiser: torch.optim.Optimizer, picture: Tensor) -
         drawn = model(picture)
     drawn = drawn.float()
     # The gradient term keeps edges; without it a face this small comes out as a smear.
-    error = sum(((drawn.diff(dim=d) - picture.diff(dim=d)).abs().mean() for d in (2, 3)), (drawn - picture).abs().mean())
+    error = sum(
+        ((drawn.diff(dim=d) - picture.diff(dim=d)).abs().mean() for d in (2, 3)), (drawn - picture).abs().mean()
+    )
     optimiser.zero_grad()
     error.backward()  # type: ignore[union-attr]
     optimiser.step()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -126,9 +125,14 @@ def save(state: State, recipe: Recipe, path: Path) -> None:
     """Write a checkpoint; a reader never sees half of one."""
     part = path.with_suffix(".part")
     parts: dict[str, Any] = {"model": state.model.state_dict(), "average": state.average.state_dict()}
-    parts |= {"optimiser": state.optimiser.state_dict(), "step": state.step, "cpu_seconds": state.cpu_seconds, "recipe": asdict(recipe)}
+    parts |= {
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "cpu_seconds": state.cpu_seconds,
+        "recipe": asdict(recipe),
+    }
     torch.save(parts, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def restore(path: Path) -> tuple[State, Recipe]:
@@ -143,7 +147,9 @@ def restore(path: Path) -> tuple[State, Recipe]:
     return state, recipe
 
 
-def train(cache: Path, rows: NDArray[Any], run: Path, recipe: Recipe, threads: int = 1, checkpoint_every: int = 50) -> State:
+def train(
+    cache: Path, rows: NDArray[Any], run: Path, recipe: Recipe, threads: int = 1, checkpoint_every: int = 50
+) -> State:
     """Train until the recipe's pictures are seen, going on from `run/last.pt` if it is there. Logs JSON lines to `run/log.jsonl`."""
     torch.set_num_threads(threads)
     run.mkdir(parents=True, exist_ok=True)

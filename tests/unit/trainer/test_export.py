@@ -1,0 +1,121 @@
+"""What leaves the trainer is what was trained, and its card says how to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from farm.contracts import ModelCard
+from farm.errors import BadModel
+from trainer import export
+from trainer.evaluate import Scores
+from trainer.model import UYNet
+
+SHIPPED = Path(__file__).parents[3] / "workers" / "models"
+LARGEST_BYTES = 16 * 1024 * 1024
+
+
+def scores(shift: float, count: int = 1000) -> Scores:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(-shift, 1, count), rng.normal(shift, 1, count)
+    return Scores(real, fake, np.ones(count), np.ones(count), ("p",) * count, ("self",) * count)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[UYNet, Path]:
+    torch.manual_seed(0)
+    model = UYNet(width=2).eval()
+    path = tmp_path_factory.mktemp("weights") / "tiny.onnx"
+    export.export_onnx(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_exported_graph_says_what_torch_says_at_any_batch_size(exported: tuple[UYNet, Path], batch: int) -> None:
+    model, path = exported
+    image = torch.randn(batch, 3, 224, 224)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = model(image)
+    said = session.run(["class_logit", "mask_logit"], {"image": image.numpy()})
+    for ours, theirs in zip(said, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs.numpy()).max() < 1e-4
+
+
+def test_the_graph_has_no_sigmoid_and_nothing_of_the_training(exported: tuple[UYNet, Path]) -> None:
+    import onnx
+
+    operators = {node.op_type for node in onnx.load(exported[1]).graph.node}
+    assert not operators & {"Sigmoid", "Dropout", "ReduceMean", "GlobalAveragePool"}
+
+
+def test_weights_that_disagree_with_torch_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "difference_to_torch", lambda *_: 0.1)
+    with pytest.raises(BadModel, match="differs from torch"):
+        export.export_onnx(UYNet(width=2), tmp_path / "bad.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_finds_the_sigmoid_that_made_the_labels() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.uniform(-6, 6, 20000)
+    fake = rng.random(20000) < 1 / (1 + np.exp(-(logits - 1.0) / 2.0))
+    temperature, bias = export.fit_sigmoid(logits[~fake], logits[fake])
+    assert temperature == pytest.approx(2.0, rel=0.1) and bias == pytest.approx(1.0, abs=0.15)
+
+
+def test_false_alarms_are_rare_on_the_harder_set_and_the_farm_abstains_in_between() -> None:
+    easy, hard = scores(2.0), scores(0.5)
+    found = export.calibrate(easy, hard)
+
+    def probability(logits: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-(logits - found.bias) / found.temperature)))
+
+    assert (probability(hard.real) >= found.threshold).mean() <= 0.01
+    assert (probability(hard.fake) <= found.real_below).mean() <= 0.03
+    assert found.real_below < found.threshold
+    assert 0 < found.false_positive_rate <= 0.01
+
+
+def test_a_card_names_its_weights_and_loads_again(exported: tuple[UYNet, Path]) -> None:
+    _, path = exported
+    card = export.write_card(path, 2, "9.9", export.calibrate(scores(1), scores(1)), {"data": "none"}, {"validation": {}})
+    assert ModelCard.load(path.with_suffix(".json")) == card
+    assert dataclasses.replace(card, sha256="") != card
+    assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card.demonstration and card.logit_polarity == "fake"
+
+
+def test_the_shipped_card_belongs_to_the_shipped_weights() -> None:
+    card = ModelCard.load(SHIPPED / "uynet-w16.json")
+    weights = (SHIPPED / card.weights).read_bytes()
+    assert card.sha256 == hashlib.sha256(weights).hexdigest()
+    assert len(weights) <= LARGEST_BYTES
+    assert card.width == 16 and card.crop_margin == export.CROP_MARGIN
+
+
+def test_the_shipped_card_says_what_it_is_worth() -> None:
+    card = ModelCard.load(SHIPPED / "uynet-w16.json")
+    assert card.demonstration
+    assert any("accuse" in note for note in card.notes)
+    assert 0 < card.false_positive_rate <= 0.01
+    assert card.training["images_seen"] > 0 and card.training["cpu_seconds"] > 0
+    assert 0.5 < card.metrics["validation"]["frame_auc"] <= 1
+    assert {"frame_auc", "video_auc", "video_auc_95"} <= card.metrics["swap_pairs"].keys()
+
+
+def test_the_shipped_weights_run_as_their_card_says() -> None:
+    card = ModelCard.load(SHIPPED / "uynet-w16.json")
+    session = onnxruntime.InferenceSession(str(SHIPPED / card.weights), providers=["CPUExecutionProvider"])
+    crops = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224)).astype(np.float32)
+    image = crops * np.float32(card.input_scale) + np.float32(card.input_offset)
+    class_logit, mask_logit = session.run([card.class_output, card.mask_output], {card.input_name: image})
+    assert class_logit.shape == (2, 1) and mask_logit.shape == (2, 1, 224, 224)
+    assert np.isfinite(class_logit).all() and np.isfinite(mask_logit).all()
