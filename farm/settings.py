@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     detector_confidence: float = 0.5
     batch_crops: int = 64
     min_face_px: int = Field(40, description="shorter side of a face box below which a face is too small to judge")
-    min_sharpness: float = Field(15.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred")
+    min_sharpness: float = Field(4.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred")
     min_brightness: float = Field(20.0, description="mean grey level of 255 below which a crop is too dark")
     max_frame_pixels: int = Field(100_000_000, description="a video with larger frames is UNREADABLE rather than a memory bomb")
 

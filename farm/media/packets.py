@@ -5,6 +5,7 @@ Knows containers; decodes at most the first frame, which alone tells the rotatio
 
 from __future__ import annotations
 
+import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,11 @@ def opened(path: Path, max_frame_pixels: int) -> Iterator[tuple[InputContainer, 
     Opened as a Python file, so that no name is taken for a protocol and no file leads to another.
     """
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        found = path.stat()
+        # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(found.st_mode):
+            raise BadVideo(f"{file_name(path)} is not a file")
+        if found.st_size == 0:
             raise BadVideo(f"{file_name(path)} is empty (0 bytes)")
         file = path.open("rb")
     except (OSError, ValueError) as error:
