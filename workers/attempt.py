@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from farm.errors import DatabaseAway, FarmError
+from farm.errors import BadVideo, DatabaseAway, FarmError
 from farm.farm import Farm
 from farm.jobs.claim import Lease, LeaseLost, Work, claim
 from farm.jobs.fail import fail
@@ -35,14 +35,8 @@ def attempt(farm: Farm, work: Work, row_id: int, worker: str, body: Callable[[Le
                 return body(lease, hold)
         except LeaseLost:
             return LOST
-        except Exception as error:
-            log.log(
-                logging.WARNING if isinstance(error, FarmError) else logging.ERROR,
-                "row %s: %s",
-                row_id,
-                error,
-                exc_info=not isinstance(error, FarmError),
-            )
+        except Exception as error:  # noqa: BLE001  whatever went wrong belongs to the row
+            _log(row_id, error)
             failure = error
         state = patiently(farm, lambda: fail(farm, lease, failure))
         return f"{state}: {failure}"
@@ -66,3 +60,13 @@ def patiently(farm: Farm, step: Callable[[], Result]) -> Result:
             log.warning("waiting for SQL: %s", error)
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _log(row_id: int, error: Exception) -> None:
+    """An unreadable video is a result, an outage a warning, anything else a defect with its traceback."""
+    if isinstance(error, BadVideo):
+        log.info("row %s: %s", row_id, error)
+    elif isinstance(error, FarmError):
+        log.warning("row %s: %s", row_id, error)
+    else:
+        log.error("row %s: %s", row_id, error, exc_info=error)

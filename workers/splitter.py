@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from farm.contracts import CropBatch
+from farm.errors import BadVideo
 from farm.farm import Farm
 from farm.jobs.claim import Lease
 from farm.jobs.hold import Hold
@@ -17,10 +20,12 @@ from farm.split import Recipe, split
 from workers.attempt import patiently
 from workers.resources import Process
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
+TELL_SECONDS = 1.0
+"""Progress is told this often at most: every event is a message through Redis."""
 
 
-def split_video(here: Process, lease: Lease, hold: Hold, progress: Progress) -> str:
+def split_video(here: Process, lease: Lease, hold: Hold, tell: Tell) -> str:
     """Split the video, or adopt the crops of an earlier scan; one line that says what came of it.
 
     Raises BadVideo, StorageAway, LeaseLost.
@@ -32,23 +37,44 @@ def split_video(here: Process, lease: Lease, hold: Hold, progress: Progress) -> 
         patiently(farm, lambda: adopt(farm, lease, found))
         patiently(farm, lambda: finish_split(farm, lease, found.summary))
         return f"{work.name}: {len(found.batches)} batches adopted"
-    recipe = Recipe.from_json(work.recipe)
-    stored = crops = 0
+    try:
+        return _split(here, lease, hold, work, tell)
+    except SoftTimeLimitExceeded as error:
+        limit = farm.settings.split_time_limit_seconds
+        raise BadVideo(f"reading this video took longer than the limit of {limit} s") from error
+    except BadVideo as error:
+        # the decoder saw the stored object, whose name says nothing to the reader of a report
+        raise BadVideo(str(error).replace(f"'{work.sha256}'", "this file")) from error
+
+
+def _split(here: Process, lease: Lease, hold: Hold, work: SplitWork, tell: Tell) -> str:
+    farm, recipe = here.farm, Recipe.from_json(work.recipe)
     with farm.store.get_file(work.object_key) as path:
-        run = split(path, recipe, here.detectors.open(recipe))
+        run = split(path, recipe, here.detectors.open(recipe), progress=_seldom(work.name, tell))
         for batch in run:
             hold.check()
-            store_batch(farm, lease, work, batch)
-            stored, crops = stored + 1, crops + len(batch.crops)
-            progress(f"{work.name}: {stored} batches, {crops} crops, {batch.crops[-1].frame.pts_seconds:.0f} s")
+            _store(farm, lease, work, batch)
     hold.check()
-    summary: dict[str, Any] = asdict(run.summary)
-    patiently(farm, lambda: finish_split(farm, lease, summary, summary.get("info")))
-    return f"{work.name}: {stored} batches, {crops} crops"
+    summary = run.summary
+    patiently(farm, lambda: finish_split(farm, lease, asdict(summary), asdict(summary.info)))
+    return f"{work.name}: {summary.frames_read} frames, {summary.crops} crops"
 
 
-def store_batch(farm: Farm, lease: Lease, work: SplitWork, batch: CropBatch) -> None:
+def _store(farm: Farm, lease: Lease, work: SplitWork, batch: CropBatch) -> None:
     """Object first, row last."""
     key = work.crops_key(batch.index)
     farm.store.put_if_absent(key, encode_batch(batch))
     patiently(farm, lambda: record_split_batch(farm, lease, StoredBatch(batch.index, len(batch.crops), key)))
+
+
+def _seldom(name: str, tell: Tell) -> Callable[[int, int], None]:
+    """Tell how many frames are done, now and then."""
+    told = time.monotonic()
+
+    def progress(done: int, expected: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            tell(f"{done}/{expected} frames of {name}")
+
+    return progress

@@ -23,7 +23,7 @@ def split(self: Task[Any, Any], scan_video_id: int) -> str:
     def tell(said: str) -> None:
         self.send_event("task-progress", result=said)
 
-    return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, progress=tell))
+    return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, tell=tell))
 
 
 @shared_task(bind=True, name=INFER_TASK)

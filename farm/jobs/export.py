@@ -59,13 +59,13 @@ def _videos(scan_id: int):  # type: ignore[no-untyped-def]  # Select[tuple[...]]
     return chosen.where(ScanVideo.scan_id == scan_id).order_by(ScanVideo.id)
 
 
-def _batches(session: Session, scan_video_id: int) -> Sequence[Row[tuple[int, int, str | None]]]:
+def _batches(session: Session, scan_video_id: int) -> Sequence[Row[int, int, str | None]]:
     masked = select(CropBatchRow.id, CropBatchRow.crops, CropBatchRow.mask_key)
     masked = masked.where(CropBatchRow.scan_video_id == scan_video_id, CropBatchRow.mask_key.is_not(None))
     return session.execute(masked.order_by(CropBatchRow.position)).all()
 
 
-def _export(farm: Farm, session: Session, batches: Sequence[Row[tuple[int, int, str | None]]], path: Path) -> Path:
+def _export(farm: Farm, session: Session, batches: Sequence[Row[int, int, str | None]], path: Path) -> Path:
     shape = (sum(batch.crops for batch in batches), CROP_SIDE_PX, CROP_SIDE_PX)
     unfinished = path.with_suffix(".part")
     array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.bool_, shape=shape)

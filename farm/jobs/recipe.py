@@ -9,7 +9,8 @@ from farm.farm import Farm
 from farm.jobs.models import find_model, load_model
 from farm.split import Recipe
 
-_FROM_MODEL = {"margin": "crop_margin", "crop_margin": "crop_margin"}
+_FROM_MODEL = {"margin": "crop_margin"}
+"""Fields of a recipe that the model card decides."""
 
 
 def recipe_of(farm: Farm, *, model: str = "", sampling: str = "") -> Recipe:
