@@ -1,0 +1,25 @@
+"""The read side: results per submitted path, sums over many, and how a farm stands. Writes nothing.
+
+Use it in a reading session (`with farm.sessions() as session`). A long list is fetched in pieces, so its length costs no memory.
+"""
+
+from farm.db.results.status import FailedRow, ScanStatus, scan_status
+from farm.db.results.sums import DatasetSum, DaySum, LabelSum, by_dataset, by_day, by_label, verdict_counts
+from farm.db.results.videos import ScoredFace, VideoResult, face_scores, scan_results
+
+__all__ = [
+    "DatasetSum",
+    "DaySum",
+    "FailedRow",
+    "LabelSum",
+    "ScanStatus",
+    "ScoredFace",
+    "VideoResult",
+    "by_dataset",
+    "by_day",
+    "by_label",
+    "face_scores",
+    "scan_results",
+    "scan_status",
+    "verdict_counts",
+]
