@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from farm.cli.options import opened_farm
 from farm.cli.printing import meter
-from farm.db.results import verdict_counts
+from farm.db.models import ScanState
+from farm.db.results import VideoResult, scan_results, verdict_counts
+from farm.db.session import database_errors
 from farm.embedded import EmbeddedFarm
 from farm.errors import NothingToScan
 from farm.farm import Farm
-from farm.jobs.progress import unfinished
+from farm.jobs.progress import progress, unfinished
 from farm.jobs.recipe import recipe_of
-from farm.jobs.sources import expand
+from farm.jobs.sources import Source, expand
 from farm.jobs.submit import submit
 from farm.report import write_report
 
@@ -35,6 +40,7 @@ class Scanned:
     """A scan that has ended."""
 
     scan_id: int
+    results: tuple[VideoResult, ...]
     #: submitted paths by verdict, verdicts that did not occur left out
     verdicts: dict[str, int]
     #: its index.html
@@ -42,35 +48,48 @@ class Scanned:
 
 
 def run_embedded(home: Path, wanted: Wanted) -> Iterator[Scanned]:
-    """Start the farm in `home`, scan what is wanted, write the report, stop the farm. Raises FarmError."""
-    chosen = {name: value for name, value in (("engine", wanted.engine), ("model", wanted.model)) if value}
-    with EmbeddedFarm(home, **chosen) as embedded:
-        for scan_id in _scans(embedded.farm, wanted):
+    """Start the farm in `home`, scan what is wanted, write the report, stop the farm. Raises FarmError, NothingToScan before it starts."""
+    sources = _sources(wanted.paths) if wanted.paths else None
+    waiting = [] if sources else _waiting(home)
+    chosen: dict[str, Any] = {"engine": wanted.engine, "model": wanted.model}
+    with EmbeddedFarm(home, **{name: value for name, value in chosen.items() if value}) as embedded:
+        for scan_id in [_submit(embedded.farm, sources, wanted)] if sources else waiting:
             with meter() as told:
-                embedded.wait(scan_id, lambda now, told=told: told.advanced(now))
-            folder = wanted.report or home / "reports" / f"scan-{scan_id}"
-            report = write_report(embedded.farm, scan_id, folder)
-            with embedded.farm.sessions() as session:
-                counts = verdict_counts(session, scan_id)
-            yield Scanned(scan_id, {verdict: n for verdict, n in counts.items() if n}, report.resolve())
+                embedded.wait(scan_id, told.advanced)
+            yield _ended(embedded.farm, scan_id, wanted.report or home / "reports" / f"scan-{scan_id}")
 
 
-def _scans(farm: Farm, wanted: Wanted) -> list[int]:
-    """The new scan, or those that wait to be finished."""
-    if not wanted.paths:
-        waiting = unfinished(farm)
-        if not waiting:
-            raise NothingToScan("no scan waits to be finished here")
-        return waiting
+def _sources(paths: tuple[str, ...]) -> Iterator[Source]:
+    """What the paths name; the first is looked for at once. Raises NothingToScan, BadInput."""
+    sources = expand(paths)
+    return chain([next(sources)], sources)
+
+
+def _waiting(home: Path) -> list[int]:
+    """The scans of this home that were handed in and have not ended. Raises NothingToScan."""
+    with opened_farm(home) as farm:
+        waiting = [scan_id for scan_id in unfinished(farm) if progress(farm, scan_id).state == ScanState.ACTIVE]
+    if not waiting:
+        raise NothingToScan(f"no scan waits to be finished in {home}")
+    return waiting
+
+
+def _submit(farm: Farm, sources: Iterator[Source], wanted: Wanted) -> int:
     with meter() as told:
-        return [
-            submit(
-                farm,
-                expand(wanted.paths),
-                dataset=wanted.dataset,
-                model=wanted.model,
-                engine=wanted.engine,
-                recipe=recipe_of(farm, model=wanted.model, sampling=wanted.sampling),
-                on_progress=told.submitted,
-            )
-        ]
+        return submit(
+            farm,
+            sources,
+            dataset=wanted.dataset,
+            model=wanted.model,
+            engine=wanted.engine,
+            recipe=recipe_of(farm, model=wanted.model, sampling=wanted.sampling),
+            on_progress=told.submitted,
+        )
+
+
+def _ended(farm: Farm, scan_id: int, folder: Path) -> Scanned:
+    report = write_report(farm, scan_id, folder)
+    with database_errors(), farm.sessions() as session:
+        return Scanned(
+            scan_id, tuple(scan_results(session, scan_id)), verdict_counts(session, scan_id), report.resolve()
+        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from farm.cli.exits import EXIT_CODES
 from farm.cli.options import Home, ScanId, opened_farm
+from farm.errors import BadInput
 
 
 class Format(StrEnum):
@@ -35,11 +37,15 @@ OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write into; ma
 
 def status(home: Home = None) -> None:
     """Scans, how far they are, and the rows that failed, with their errors."""
-    from farm.cli.tables import print_status
+    from farm.cli.printing import console
+    from farm.cli.tables import status_tables
     from farm.db.results import scan_status
+    from farm.db.session import database_errors
 
-    with opened_farm(home) as farm, farm.sessions() as session:
-        print_status(scan_status(session))
+    with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
+        scans = scan_status(session)
+    for table in status_tables(scans) if scans else ("no scan yet",):
+        console().print(table)
 
 
 def results(
@@ -54,13 +60,23 @@ def results(
     ] = None,
 ) -> None:
     """One row per submitted path, or sums over them."""
-    from farm.cli import tables
+    from farm.cli.tables import write_results, write_sums
+    from farm.db import results as read
+    from farm.db.session import database_errors
 
-    with opened_farm(home) as farm, farm.sessions() as session:
+    with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
         if by is not None:
-            tables.write_sums(session, by.value, scan_id, written.value, out)
+            sums: Callable[..., Sequence[Any]] = {
+                By.DATASET: read.by_dataset,
+                By.LABEL: read.by_label,
+                By.DAY: read.by_day,
+            }[by]
+            write_sums(sums(session, scan_id), written.value, out)
         else:
-            tables.write_results(session, scan_id, written.value, out)
+            latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
+            if latest is None:
+                raise BadInput("this farm has no scan yet")
+            write_results(read.scan_results(session, latest), written.value, out)
 
 
 def report(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:

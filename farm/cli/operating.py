@@ -71,11 +71,12 @@ def flower(
 
 def models(home: Home = None) -> None:
     """List the registered models."""
-    from farm.cli.tables import models_table, out
+    from farm.cli.printing import console
+    from farm.cli.tables import models_table
     from farm.jobs.models import list_models
 
     with opened_farm(home) as farm:
-        out().print(models_table(list_models(farm)))
+        console().print(models_table(list_models(farm)))
 
 
 db = typer.Typer(help="Make or mend the farm's tables.", no_args_is_help=True)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -31,9 +31,10 @@ PLAIN_SECONDS = 5.0
 """Shortest time between two plain progress lines."""
 
 
-def out() -> Console:
-    """The console on stdout."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, emoji=False)
+def console(file: TextIO | None = None) -> Console:
+    """A console on this file (default: stdout), wide where it is no terminal."""
+    file = file or sys.stdout
+    return Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False, emoji=False)
 
 
 def printable(text: object) -> str:
@@ -83,14 +84,14 @@ class Meter(Protocol):
 @contextmanager
 def meter() -> Iterator[Meter]:
     """Bars on a terminal, plain lines elsewhere; both on stderr."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
+    screen = Console(stderr=True, highlight=False)
+    if not screen.is_terminal:
         yield PlainMeter()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=screen, transient=True) as progress:
         yield BarMeter(progress)
 
 

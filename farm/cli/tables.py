@@ -1,0 +1,195 @@
+"""Results as a reader or a program wants them: a table on the terminal, JSON, CSV, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.table import Table
+from rich.text import Text
+
+from farm.cli.printing import cell, console, table, verdict_cell
+from farm.errors import BadInput
+
+if TYPE_CHECKING:
+    from farm.cli.embedded_scan import Scanned
+    from farm.db.results import ScanStatus, VideoResult
+    from farm.jobs.models import RegisteredModel
+
+LINES = 40
+"""Videos in the table that ends a scan; `farm results` shows all."""
+RANK = ("FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE")
+VERDICTS = (*RANK, "PENDING")
+
+
+def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
+    """What a finished scan found, the most telling first, and where the rest is."""
+    screen = console()
+    shown = sorted(scanned.results, key=_telling)[:LINES]
+    screen.print(results_table(shown))
+    left = len(scanned.results) - len(shown)
+    if left:
+        screen.print(f"… and {left} more: farm results {scanned.scan_id} --home {home}")
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in scanned.verdicts.items())
+    screen.print(f"\nscan {scanned.scan_id}: {len(scanned.results)} videos in {seconds:.1f} s: {counts}")
+    screen.print(Text(f"report: {scanned.report}"), soft_wrap=True)
+
+
+def _telling(result: VideoResult) -> tuple[int, float]:
+    return RANK.index(result.verdict) if result.verdict in RANK else len(RANK), -(result.p_fake or 0.0)
+
+
+def results_table(results: Iterable[VideoResult]) -> Table:
+    """One line per submitted path."""
+    columns = ("name", "verdict", "p_fake", "faces", "tracks", "why")
+    rows = (
+        (cell(r.name), verdict_cell(r.verdict), r.p_fake, r.faces, r.tracks, r.reasons[0] if r.reasons else "")
+        for r in results
+    )
+    return table(None, columns, rows)
+
+
+def write_results(results: Iterable[VideoResult], written: str, path: Path | None) -> None:
+    """One row per submitted path, in the format asked for, to a file or stdout. Raises BadInput where parquet has no file."""
+    if written == "table":
+        with _opened(path) as file:
+            console(file).print(results_table(results))
+        return
+    from farm.report.tables import CsvTable, JsonTable, ParquetTable
+
+    with ExitStack() as stack:
+        if written == "parquet":
+            sink: CsvTable | JsonTable | ParquetTable = ParquetTable(_for_parquet(path))
+        else:
+            sink = (CsvTable if written == "csv" else JsonTable)(stack.enter_context(_opened(path)))
+        for result in results:
+            sink.add(_row(result))
+        sink.close()
+
+
+def write_sums(sums: Sequence[Any], written: str, path: Path | None) -> None:
+    """Rows that sum results up, in the format asked for, to a file or stdout. Raises BadInput where parquet has no file."""
+    rows = [asdict(each) for each in sums]
+    if written == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows]), _for_parquet(path))
+        return
+    with _opened(path) as file:
+        if written == "json":
+            file.write(json.dumps(rows, ensure_ascii=False, default=str) + "\n")
+        elif written == "table":
+            console(file).print(rows_table(rows) if rows else "nothing yet")
+        elif rows:
+            table = csv.DictWriter(file, list(_flat(rows[0])))
+            table.writeheader()
+            table.writerows(map(_flat, rows))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a column per verdict in place of its counts by verdict, whether it occurred or not."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{verdict}": value.get(verdict, 0) for verdict in VERDICTS}
+        else:
+            flat[name] = value
+    return flat
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _for_parquet(path: Path | None) -> Path:
+    if path is None:
+        raise BadInput("parquet is no text: name a file with --out")
+    return path
+
+
+def _row(result: VideoResult) -> dict[str, Any]:
+    return asdict(result) | {"reasons": list(result.reasons)}
+
+
+def status_tables(scans: Sequence[ScanStatus]) -> Iterator[Table]:
+    """One line per scan, then one per failed row."""
+    columns = (
+        "scan",
+        "dataset",
+        "state",
+        "videos",
+        "crops",
+        "split",
+        "infer",
+        "verdicts",
+        "model",
+        "engine",
+        "submitted",
+    )
+    yield table(
+        None,
+        columns,
+        (
+            (
+                scan.scan,
+                scan.dataset,
+                scan.state,
+                f"{scan.videos_done} of {scan.videos_total}",
+                f"{scan.crops_done} of {scan.crops_total}",
+                _shown("split", scan.split),
+                _shown("infer", scan.infer),
+                _shown("verdicts", scan.verdicts),
+                scan.model,
+                scan.engine,
+                f"{datetime.fromtimestamp(scan.created_at, UTC):%Y-%m-%d %H:%M:%SZ}",
+            )
+            for scan in scans
+        ),
+    )
+    failed = [
+        (scan.scan, row.queue, row.row_id, row.path, row.attempts, row.error) for scan in scans for row in scan.failed
+    ]
+    if failed:
+        yield table("\nfailed", ("scan", "queue", "row", "name", "attempts", "error"), failed)
+
+
+def models_table(models: Iterable[RegisteredModel]) -> Table:
+    """One line per registered model."""
+    columns = ("id", "model", "width", "threshold", "false positives", "notes")
+    rows = (
+        (m.id, f"{m.card.name}@{m.card.version}", m.card.width, m.card.threshold, m.card.false_positive_rate, _worth(m))
+        for m in models
+    )
+    return table(None, columns, rows)
+
+
+def _worth(model: RegisteredModel) -> str:
+    return "a demonstration: its words are weak hints" if model.card.demonstration else ""
+
+
+def rows_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Any rows as a table; every row has the keys of the first."""
+    return table(None, list(rows[0]), ([_shown(name, value) for name, value in row.items()] for row in rows))
+
+
+def _shown(name: str, value: object) -> object:
+    if name == "verdict":
+        return verdict_cell(None if value is None else str(value))
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {key}" for key, count in value.items() if count)
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return value
