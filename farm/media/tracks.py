@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from farm.contracts import Box, Face
 
-SCENE_CORRELATION = 0.6
-"""Two frames whose colour histograms correlate below this are different scenes."""
+CUT_OVERLAP, CUT_LIKENESS = 0.7, 0.4
+"""Two frames are of different scenes where both the overlap of their block histograms and the likeness of their thumbnails
+fall below these. Either alone takes a panning camera or two dark rooms wrongly."""
+SURE_CUT_OVERLAP = 0.4
+"""Below this the histograms are enough."""
 LONGEST_GAP_SECONDS = 6.0
 """A face unseen for longer starts a new track: three times the sampling floor, so one missed detection does not."""
 NEAR_SIZES = 0.8
@@ -24,8 +27,8 @@ NEAR_SIZES = 0.8
 LARGEST_RATIO = 1.6
 """The longer sides of one face's boxes differ by this factor at most."""
 SMALLEST_IOU = 0.1
-_HISTOGRAM_SIDE_PX = 64
-_HISTOGRAM_BINS = 8
+_VIEW_PX, _THUMB_PX = 96, 16
+_BLOCKS, _BINS = 3, 16
 
 
 @dataclass(slots=True)
@@ -37,6 +40,34 @@ class _Trace:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a frame looks like from afar."""
+
+    #: (9, 16) float32: the grey histogram of each of 3 x 3 blocks, each row sums to 1
+    blocks: NDArray[np.float32]
+    #: (16, 16) float32: a thumbnail of zero mean and length 1
+    thumb: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rgb: NDArray[np.uint8]) -> _View:
+        # every nth pixel instead of a mean, which would cost a pass over the whole frame
+        rows, cols = (max(1, size // _VIEW_PX) for size in rgb.shape[:2])
+        grey = cv2.cvtColor(np.ascontiguousarray(rgb[::rows, ::cols]), cv2.COLOR_RGB2GRAY)
+        parts = [part for band in np.array_split(grey, _BLOCKS) for part in np.array_split(band, _BLOCKS, axis=1)]
+        counts = [np.bincount(part.ravel() // (256 // _BINS), minlength=_BINS) / max(1, part.size) for part in parts]
+        # the square root lifts what is dark: in a dim room the faces are all there is
+        thumb = np.sqrt(cv2.resize(grey, (_THUMB_PX, _THUMB_PX), interpolation=cv2.INTER_AREA).astype(np.float32))
+        thumb -= thumb.mean()
+        length = max(1e-6, float(np.linalg.norm(thumb)))
+        return cls(np.array(counts, np.float32), np.asarray(thumb / length, np.float32))
+
+    def is_cut_from(self, other: _View) -> bool:
+        overlap = float(np.minimum(self.blocks, other.blocks).sum(axis=1).mean())
+        likeness = float((self.thumb * other.thumb).sum())
+        return overlap < SURE_CUT_OVERLAP or (overlap < CUT_OVERLAP and likeness < CUT_LIKENESS)
+
+
 @dataclass(slots=True)
 class Tracker:
     """Numbers the faces of one video's frames, given in order. The same frames and faces give the same numbers."""
@@ -46,15 +77,15 @@ class Tracker:
     #: changes of scene seen so far
     scene_changes: int = 0
     _traces: list[_Trace] = field(default_factory=list)
-    _scene: NDArray[np.float32] | None = None
+    _view: _View | None = None
 
     def follow(self, rgb: NDArray[np.uint8], pts_seconds: float, faces: list[Face]) -> list[int]:
         """The track number of each of the N faces of the next (H, W, 3) uint8 RGB frame."""
-        scene = _histogram(rgb)
-        if self._scene is not None and cv2.compareHist(self._scene, scene, cv2.HISTCMP_CORREL) < SCENE_CORRELATION:
+        view = _View.of(rgb)
+        if self._view is not None and self._view.is_cut_from(view):
             self.scene_changes += 1
             self._traces.clear()
-        self._scene = scene
+        self._view = view
         self._traces = [t for t in self._traces if pts_seconds - t.seconds <= LONGEST_GAP_SECONDS]
         numbers = self._matched([face.box for face in faces])
         for i, face in enumerate(faces):
@@ -95,13 +126,3 @@ def _likeness(a: Box, b: Box) -> float:
     down = (a.y0 + a.y1 - b.y0 - b.y1) / 2
     apart = float(np.hypot(across, down)) / (sum(sides) / 2)
     return max(0.0, 1 - apart / NEAR_SIZES)
-
-
-def _histogram(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The frame's colours, (512,) float32: cheap, blind to motion, awake to a cut."""
-    # every nth pixel instead of a mean: the shape of the histogram counts, and a mean costs a pass over the frame
-    rows, cols = (max(1, size // _HISTOGRAM_SIDE_PX) for size in rgb.shape[:2])
-    small = np.ascontiguousarray(rgb[::rows, ::cols])
-    bins = [_HISTOGRAM_BINS] * 3
-    histogram = cv2.calcHist([small], [0, 1, 2], None, bins, [0, 256] * 3).reshape(-1)
-    return np.asarray(histogram, np.float32)
