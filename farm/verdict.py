@@ -195,13 +195,11 @@ def _failed(batches_failed: int) -> tuple[str, ...]:
 def _about_model(label: VerdictLabel, faces: int, card: ModelCard) -> tuple[str, ...]:
     rate = card.false_positive_rate
     said = [
-        f"At the threshold {card.threshold:.3f}, {_percent(rate)} of real validation faces are wrongly called fake."
+        f"The model card states a false positive rate of {_percent(rate)} per real face at the threshold {card.threshold:.3f}."
     ]
     if label is VerdictLabel.FAKE and faces > 1:
-        said.append(
-            f"With {faces} faces judged, the chance that a wholly real video is called fake rises to about "
-            f"{_percent(1 - (1 - rate) ** faces)}."
-        )
+        rate = 1 - (1 - rate) ** faces
+        said.append(f"With {faces} faces judged, it rises to about {_percent(rate)} for a wholly real video.")
     if card.demonstration:
         name = f"{card.name} {card.version}"
         if label in (VerdictLabel.FAKE, VerdictLabel.REAL):

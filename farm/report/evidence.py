@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from farm.contracts import Box
+from farm.db.results import ScoredFace
 from farm.media.crops import paste_mask
 from farm.media.masks import overlay
 
@@ -26,20 +26,6 @@ FRAME_SIDE_PX = 960
 THUMBNAIL_PX = 96
 _TIME_BINS = 16
 _INK, _PAPER = (24, 26, 30), (255, 255, 255)
-
-
-class Scored(NamedTuple):
-    """One scored crop, as the database holds it."""
-
-    crop_batch_id: int
-    row: int
-    track: int
-    frame_index: int
-    pts_seconds: float
-    face_box: Box
-    crop_box: Box
-    p_fake: float
-    mask_area: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +59,26 @@ class Chooser:
     end_seconds: float
     #: tracks that matter, most fake first; the others are taken together
     tracks: Sequence[int]
-    _best: dict[tuple[int, int], Scored] = field(default_factory=dict)
+    _best: dict[tuple[int, int], ScoredFace] = field(default_factory=dict)
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: ScoredFace) -> None:
         part = int(_TIME_BINS * min(max(scored.pts_seconds / max(self.end_seconds, 1e-3), 0), 1))
         key = (scored.track if scored.track in self.tracks else -1, part)
         if key not in self._best or scored.p_fake > self._best[key].p_fake:
             self._best[key] = scored
 
-    def crops(self) -> list[Scored]:
+    def crops(self) -> list[ScoredFace]:
         """The most telling crops, highest score first."""
         ranked = sorted(self._best.values(), key=lambda scored: (-scored.p_fake, scored.pts_seconds))
         shares: dict[int, int] = {}
-        first: list[Scored] = []
-        rest: list[Scored] = []
+        first: list[ScoredFace] = []
+        rest: list[ScoredFace] = []
         for scored in ranked:
             shares[scored.track] = shares.get(scored.track, 0) + 1
             (first if shares[scored.track] <= CROPS_PER_TRACK else rest).append(scored)
         return sorted((first + rest)[:CROPS_SHOWN], key=lambda scored: (-scored.p_fake, scored.pts_seconds))
 
-    def frames(self) -> list[Scored]:
+    def frames(self) -> list[ScoredFace]:
         """One crop for each frame worth showing whole: the highest, then the highest of another frame, if possible of another face."""
         ranked = self.crops()
         chosen = ranked[:1]
@@ -101,7 +87,7 @@ class Chooser:
         return chosen + others[: FRAMES_SHOWN - 1]
 
 
-def crop_picture(scored: Scored, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> CropPicture:
+def crop_picture(scored: ScoredFace, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> CropPicture:
     """Pictures of one crop: pixels (S, S, 3) uint8 RGB, mask (S, S) bool."""
     return CropPicture(
         scored.track,
@@ -122,7 +108,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> str:
 def frame_picture(
     rgb: NDArray[np.uint8],
     pts_seconds: float,
-    faces: Iterable[Scored],
+    faces: Iterable[ScoredFace],
     masks: Mapping[tuple[int, int], NDArray[np.bool_]],
 ) -> FramePicture:
     """A frame (H, W, 3) uint8 RGB with the masks of its faces painted back and their boxes drawn; masks by (batch id, row)."""

@@ -6,22 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from farm.contracts import Box, ModelCard, VerdictLabel
-from farm.db.models import CropBatchRow, Dataset, FaceScore, Model, Scan, ScanPath, ScanVideo, Track, Video, WorkState
+from farm.contracts import ModelCard
+from farm.db.models import CropBatchRow, Dataset, Model, Scan, ScanPath, ScanVideo, Track, Video, WorkState
+from farm.db.results.sums import PENDING, verdict_of_path
 from farm.errors import BadInput
-from farm.report.evidence import Scored
 from farm.verdict import calibrate
 
-RANK = {label: rank for rank, label in enumerate(["FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE", "PENDING"])}
+RANK = {label: rank for rank, label in enumerate(["FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE", PENDING])}
 """The order in which verdicts are worth a reader's time."""
 
 BATCHES_ASKED = 500
 """Engines are named from this many batches; a scan has one, or a few where cards were mixed."""
 
-_CHUNK = 1000
+CHUNK = 1000
+"""Rows fetched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +44,19 @@ class ScanFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultRow:
-    """One submitted path and what came of it. `shown` is the verdict, or PENDING."""
+class ListedVideo:
+    """One submitted path as the table of videos shows it. `shown` is the verdict, or PENDING; `rank` its place in `RANK`."""
 
     scan_video_id: int | None
     name: str
-    path: str
-    sha256: str | None
     label: str | None
-    verdict: str | None
+    shown: str
+    rank: int
     p_fake: float | None
-    faces: int | None
     tracks: int | None
     frames_read: int | None
     duration_seconds: float | None
-    reasons: tuple[str, ...]
-    model: str
-    engine: str
-    state: str
-    error: str | None
-
-    @property
-    def shown(self) -> str:
-        return self.verdict or "PENDING"
-
-    @property
-    def rank(self) -> int:
-        return RANK[self.shown]
-
-    def as_row(self) -> dict[str, Any]:
-        """The columns of the data files."""
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "scan_video_id"}
-        return values | {"reasons": list(self.reasons)}
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,52 +108,31 @@ def scan_facts(session: Session, scan_id: int) -> tuple[ScanFacts, ModelCard]:
     return facts, card
 
 
-def verdict_counts(session: Session, scan_id: int) -> dict[str, int]:
-    """Submitted paths per verdict; PENDING where there is none yet."""
-    verdict = _verdict()
-    query = _paths(verdict, func.count()).where(ScanPath.scan_id == scan_id).group_by(verdict)
-    return dict.fromkeys(RANK, 0) | {verdict or "PENDING": n for verdict, n in session.execute(query)}
-
-
-def result_rows(session: Session, scan_id: int, card: ModelCard, engine: str) -> Iterator[ResultRow]:
+def listed_videos(session: Session, scan_id: int) -> Iterator[ListedVideo]:
     """Every submitted path, the most telling first: by verdict, then by falling score, then in order of submission."""
-    verdict = _verdict()
-    rank = case(RANK, value=verdict, else_=RANK["PENDING"])
-    path = (ScanPath.scan_video_id, ScanPath.name, ScanPath.path, ScanPath.label, ScanPath.error)
-    columns = (*path, verdict, ScanVideo.p_fake, ScanVideo.summary, ScanVideo.reasons, ScanVideo.state, Video.sha256)
+    verdict = func.coalesce(verdict_of_path(), PENDING)
+    rank = case(RANK, value=verdict)
+    columns = (ScanPath.scan_video_id, ScanPath.name, ScanPath.label, ScanPath.error, ScanVideo.p_fake)
     query = (
-        _paths(*columns)
-        .outerjoin(Video, Video.id == ScanVideo.video_id)
+        select(*columns, ScanVideo.summary, ScanVideo.reasons, verdict.label("shown"), rank.label("rank"))
+        .outerjoin(ScanVideo, ScanVideo.id == ScanPath.scan_video_id)
         .where(ScanPath.scan_id == scan_id)
         .order_by(rank, ScanVideo.p_fake.desc().nulls_last(), ScanPath.position)
-        .execution_options(yield_per=_CHUNK)
     )
-    for row in session.execute(query):
+    for row in session.execute(query.execution_options(yield_per=CHUNK)):
         seen = row.summary or {}
-        yield ResultRow(
+        yield ListedVideo(
             scan_video_id=row.scan_video_id,
             name=row.name,
-            path=row.path,
-            sha256=row.sha256,
             label=row.label,
-            verdict=row.verdict,
+            shown=row.shown,
+            rank=row.rank,
             p_fake=row.p_fake,
-            faces=seen.get("faces_found"),
             tracks=seen.get("tracks"),
             frames_read=seen.get("frames_read"),
             duration_seconds=seen.get("duration_seconds"),
-            reasons=tuple(row.reasons or ()) or ((row.error,) if row.error else ()),
-            model=f"{card.name} {card.version}",
-            engine=engine,
-            state=row.state or WorkState.FAILED,
-            error=row.error,
+            why=next(iter(row.reasons or ()), row.error or ""),
         )
-
-
-def labelled(session: Session, scan_id: int) -> bool:
-    """Whether a manifest gave a label to any path."""
-    query = select(ScanPath.id).where(ScanPath.scan_id == scan_id, ScanPath.label.is_not(None)).limit(1)
-    return session.execute(query).first() is not None
 
 
 def engines_of(session: Session, scan_id: int, scan_video_id: int | None = None) -> str:
@@ -203,7 +164,7 @@ def video_facts(session: Session, scan_video_id: int) -> VideoFacts:
         sha256=video.sha256,
         object_key=video.object_key,
         info={"size bytes": video.size_bytes, **(video.info or {})},
-        shown=row.verdict or "PENDING",
+        shown=row.verdict or PENDING,
         p_fake=row.p_fake,
         reasons=tuple(row.reasons or ()),
         frames_read=seen.get("frames_read"),
@@ -233,24 +194,3 @@ def top_tracks(session: Session, scan_video_id: int, card: ModelCard, limit: int
         for row in session.scalars(query)
     ]
     return tracks, total - len(tracks)
-
-
-def scores(session: Session, scan_video_id: int, frame_index: int | None = None) -> Iterator[Scored]:
-    """A video's scored crops, streamed, in no order; those of one frame where `frame_index` is given."""
-    f = FaceScore
-    face, crop = (f.x0, f.y0, f.x1, f.y1), (f.crop_x0, f.crop_y0, f.crop_x1, f.crop_y1)
-    columns = (f.crop_batch_id, f.row, f.track, f.frame_index, f.pts_seconds, f.p_fake, f.mask_area, *face, *crop)
-    query = select(*columns).where(f.scan_video_id == scan_video_id).execution_options(yield_per=_CHUNK)
-    if frame_index is not None:
-        query = query.where(f.frame_index == frame_index)
-    for batch, row, track, frame, pts_seconds, p_fake, mask_area, *box in session.execute(query):
-        yield Scored(batch, row, track, frame, pts_seconds, Box(*box[:4]), Box(*box[4:]), p_fake, mask_area)
-
-
-def _verdict() -> Any:
-    """A path whose bytes could not be had is UNREADABLE without a video."""
-    return case((ScanPath.scan_video_id.is_(None), VerdictLabel.UNREADABLE), else_=ScanVideo.verdict).label("verdict")
-
-
-def _paths(*columns: Any) -> Select[Any]:
-    return select(*columns).select_from(ScanPath).outerjoin(ScanVideo, ScanVideo.id == ScanPath.scan_video_id)

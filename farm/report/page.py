@@ -20,9 +20,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from farm.contracts import VerdictLabel
+from farm.db.results.sums import PENDING
 from farm.report.timeline import clock
 
-PENDING = "PENDING"
 VERDICTS = [str(label) for label in VerdictLabel]
 WORDS = {
     "FAKE": "FAKE",
@@ -90,6 +90,11 @@ def name(text: str) -> str:
     return shown if len(shown) <= NAME_LIMIT else f"{shown[: NAME_LIMIT - 60]} … {shown[-57:]}"
 
 
+def tally(counts: Mapping[str, int]) -> str:
+    """Counts by verdict in words: 3 FAKE, 1 NO FACE."""
+    return ", ".join(f"{count(n)} {WORDS[verdict]}" for verdict, n in counts.items()) or "none"
+
+
 def facts(values: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, str]]:
     """A JSON object as flat (name, text) pairs in its own order; nested objects join their names."""
     for key, value in (values or {}).items():
@@ -142,6 +147,7 @@ def _environment() -> Environment:
         "clock": length,
         "name": name,
         "facts": facts,
+        "tally": tally,
     }
     return environment
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 
 from farm.contracts import CROP_SIDE_PX
 from farm.db.models import CropBatchRow
+from farm.db.results import ScoredFace, face_scores
 from farm.errors import FarmError
 from farm.media.batches import decode_batch
 from farm.media.masks import decode_masks
 from farm.media.one_frame import frame_at
-from farm.report.evidence import Chooser, CropPicture, FramePicture, Scored, crop_picture, frame_picture, thumbnail
-from farm.report.gather import VideoFacts, scores
+from farm.report.evidence import Chooser, CropPicture, FramePicture, crop_picture, frame_picture, thumbnail
+from farm.report.gather import VideoFacts
 from farm.storage import ObjectStore
 
 FACES_PER_FRAME = 40
@@ -45,7 +46,7 @@ def take_pictures(
     """The pictures of what was chosen. What the store does not give becomes a complaint, never an error: the verdict stands without."""
     pictures = Pictures()
     crops, frames = chooser.crops(), chooser.frames()
-    within = {chosen.frame_index: _faces_of_frame(session, video, chosen.frame_index) for chosen in frames}
+    within = _faces_of(session, video, [chosen.frame_index for chosen in frames])
     looked = _look_up(store, session, [*crops, *(face for faces in within.values() for face in faces)], pictures)
     for scored in crops:
         if found := looked.get((scored.crop_batch_id, scored.row)):
@@ -63,12 +64,18 @@ def take_pictures(
     return pictures
 
 
-def _faces_of_frame(session: Session, video: VideoFacts, frame_index: int) -> list[Scored]:
-    faces = sorted(scores(session, video.scan_video_id, frame_index), key=lambda scored: -scored.p_fake)
-    return faces[:FACES_PER_FRAME]
+def _faces_of(session: Session, video: VideoFacts, frames: Sequence[int]) -> dict[int, list[ScoredFace]]:
+    """The faces of each of these frames, highest score first."""
+    within: dict[int, list[ScoredFace]] = {index: [] for index in frames}
+    for face in face_scores(session, video.scan_video_id) if frames else ():
+        if face.frame_index in within:
+            within[face.frame_index].append(face)
+    return {index: sorted(faces, key=lambda f: -f.p_fake)[:FACES_PER_FRAME] for index, faces in within.items()}
 
 
-def _look_up(store: ObjectStore, session: Session, wanted: Iterable[Scored], pictures: Pictures) -> dict[Where, Looked]:
+def _look_up(
+    store: ObjectStore, session: Session, wanted: Iterable[ScoredFace], pictures: Pictures
+) -> dict[Where, Looked]:
     """Pixels and masks of the wanted crops, one batch in memory at a time."""
     rows: dict[int, set[int]] = {}
     for scored in wanted:

@@ -17,6 +17,8 @@ Row = Mapping[str, Any]
 
 SCHEMA = pa.schema(
     [
+        ("scan", pa.int64()),
+        ("position", pa.int64()),
         ("name", pa.string()),
         ("path", pa.string()),
         ("sha256", pa.string()),
@@ -29,12 +31,16 @@ SCHEMA = pa.schema(
         ("duration_seconds", pa.float64()),
         ("reasons", pa.list_(pa.string())),
         ("model", pa.string()),
+        ("model_sha256", pa.string()),
         ("engine", pa.string()),
+        ("sampling", pa.string()),
+        ("recipe", pa.string()),
+        ("code_version", pa.string()),
         ("state", pa.string()),
         ("error", pa.string()),
     ]
 )
-"""Columns of every table, in order; `label` is what a manifest said, `verdict` what the farm says."""
+"""Columns of every table, in order: the fields of `VideoResult`. `label` is what a manifest said, `verdict` what the farm says."""
 
 ROWS_PER_GROUP = 4096
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -49,7 +55,11 @@ def utf8_safe(value: object) -> object:
     """File names may hold bytes that are no UTF-8 (surrogates in Python): they are written as escapes, never an error."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    return [utf8_safe(each) for each in value] if isinstance(value, list) else value
+    return [utf8_safe(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    return {name: utf8_safe(row[name]) for name in SCHEMA.names}
 
 
 class CsvTable:
@@ -60,7 +70,7 @@ class CsvTable:
         self._writer.writerow(SCHEMA.names)
 
     def add(self, row: Row) -> None:
-        cells = (" ".join(v) if isinstance(v, list) else v for v in (row[name] for name in SCHEMA.names))
+        cells = (" ".join(v) if isinstance(v, list) else v for v in _cells(row).values())
         self._writer.writerow([spreadsheet_safe(cell) for cell in cells])
 
     def close(self) -> None: ...
@@ -74,7 +84,7 @@ class JsonTable:
         self._separator = "[\n"
 
     def add(self, row: Row) -> None:
-        self._file.write(self._separator + json.dumps(dict(row), ensure_ascii=False, allow_nan=False))
+        self._file.write(self._separator + json.dumps(_cells(row), ensure_ascii=False, allow_nan=False))
         self._separator = ",\n"
 
     def close(self) -> None:
@@ -89,7 +99,7 @@ class ParquetTable:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, row: Row) -> None:
-        self._rows.append(dict(row))
+        self._rows.append(_cells(row))
         if len(self._rows) >= ROWS_PER_GROUP:
             self._flush()
 
@@ -114,9 +124,8 @@ class Tables(AbstractContextManager["Tables"]):
         self._tables = (CsvTable(csv_file), JsonTable(json_file), ParquetTable(folder / "results.parquet"))
 
     def add(self, row: Row) -> None:
-        safe = {name: utf8_safe(row[name]) for name in SCHEMA.names}
         for table in self._tables:
-            table.add(safe)
+            table.add(row)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,9 +9,10 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from farm.contracts import ModelCard
+from farm.db.results import face_scores
 from farm.farm import Farm
 from farm.report.evidence import Chooser
-from farm.report.gather import ScanFacts, TrackFacts, VideoFacts, scores, top_tracks, video_facts
+from farm.report.gather import ScanFacts, TrackFacts, VideoFacts, top_tracks, video_facts
 from farm.report.page import count, length, write_page
 from farm.report.pictures import Pictures, take_pictures
 from farm.report.timeline import BIN_PX, LINES, WIDTH_PX, Plot, plot
@@ -78,7 +79,7 @@ class VideoPages:
         chooser = Chooser(end, own)
 
         def points() -> Iterator[tuple[int, float, float]]:
-            for scored in scores(self._session, video.scan_video_id):
+            for scored in face_scores(self._session, video.scan_video_id):
                 chooser.add(scored)
                 yield scored.track, scored.pts_seconds, scored.p_fake
 

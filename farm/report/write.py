@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from farm.db.results import by_label, scan_results, verdict_counts
 from farm.db.session import database_errors
 from farm.farm import Farm
-from farm.report.gather import ResultRow, engines_of, labelled, result_rows, scan_facts, verdict_counts
+from farm.report.gather import ListedVideo, engines_of, listed_videos, scan_facts
 from farm.report.page import write_page
 from farm.report.tables import Tables
 from farm.report.video import VideoPages
@@ -46,53 +48,36 @@ def write_report(
         counts = verdict_counts(session, scan_id)
         total = sum(counts.values())
         parts = ["index.html", *(f"index-{n}.html" for n in range(2, -(-total // rows_per_part) + 1))]
+        agreement = by_label(session, scan_id)
         shared: dict[str, Any] = {
             "scan": scan,
             "card": card,
             "code_version": scan.code_version,
             "engines": engines_of(session, scan_id) or scan.engine,
-            "counts": counts,
+            "counts": defaultdict(int, counts),
             "total": total,
             "parts": parts,
-            "labelled": labelled(session, scan_id),
+            "agreement": agreement[0] if agreement else None,
             "drawn": min(pages_drawn, scan.videos_total),
             "undrawn": max(0, scan.videos_total - pages_drawn),
         }
         folder.mkdir(parents=True, exist_ok=True)
+        with Tables(folder) as tables:
+            for result in scan_results(session, scan_id):
+                tables.add({name: getattr(result, name) for name in result.__slots__})
         # a second session, so that the stream of rows stays open while a page asks its own questions
         pages = VideoPages(farm, beside, folder, scan, card, pages_drawn)
-        with Tables(folder) as tables:
-            rows = _recorded(result_rows(session, scan_id, card, shared["engines"]), tables, total, on_progress)
-            for number, href in enumerate(parts, 1):
-                shown = [
-                    _table_row(row, pages, at < THUMBNAILS and number == 1)
-                    for at, row in enumerate(islice(rows, rows_per_part))
-                ]
-                write_page("index.html", folder / href, {**shared, "part": number, "rows": shown})
-            for _late in rows:
-                pass
+        rows = enumerate(listed_videos(session, scan_id), 1)
+        for number, href in enumerate(parts, 1):
+            shown = []
+            for done, video in islice(rows, rows_per_part):
+                shown.append(_table_row(video, pages, done <= THUMBNAILS))
+                if on_progress:
+                    on_progress(done, total)
+            write_page("index.html", folder / href, {**shared, "part": number, "rows": shown})
     return folder / "index.html"
 
 
-def _recorded(
-    rows: Iterator[ResultRow], tables: Tables, total: int, on_progress: Progress | None
-) -> Iterator[ResultRow]:
-    """Write each row into the data files on its way to the table."""
-    for done, row in enumerate(rows, 1):
-        tables.add(row.as_row())
-        yield row
-        if on_progress:
-            on_progress(done, total)
-
-
-def _table_row(row: ResultRow, pages: VideoPages, with_thumbnail: bool) -> dict[str, Any]:
-    href, thumbnail = pages.of(row.scan_video_id)
-    return {
-        **{
-            name: getattr(row, name)
-            for name in ("name", "shown", "rank", "p_fake", "tracks", "frames_read", "duration_seconds", "label")
-        },
-        "why": row.reasons[0] if row.reasons else "",
-        "href": href,
-        "thumbnail": thumbnail if with_thumbnail else None,
-    }
+def _table_row(video: ListedVideo, pages: VideoPages, with_thumbnail: bool) -> dict[str, Any]:
+    href, thumbnail = pages.of(video.scan_video_id)
+    return {"video": video, "href": href, "thumbnail": thumbnail if with_thumbnail else None}

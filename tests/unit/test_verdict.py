@@ -132,7 +132,7 @@ def test_real_is_not_said_while_a_part_went_unscored() -> None:
 
 def test_the_threshold_comes_with_its_false_positive_rate() -> None:
     reasons = decide([track([9.0] * 12, 0), track([9.0] * 12, 1)], CARD, summary=SEEN).reasons
-    assert "At the threshold 0.900, 1 % of real validation faces are wrongly called fake." in reasons
+    assert "The model card states a false positive rate of 1 % per real face at the threshold 0.900." in reasons
     assert any("With 2 faces judged" in reason and "about 2 %" in reason for reason in reasons)
 
 

@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX, Box
-from farm.report.evidence import CROPS_PER_TRACK, CROPS_SHOWN, FRAME_SIDE_PX, Chooser, Scored, frame_picture
+from farm.db.results import ScoredFace
+from farm.report.evidence import CROPS_PER_TRACK, CROPS_SHOWN, FRAME_SIDE_PX, Chooser, frame_picture
 
 GREY = 120
 
 
-def scored(track: int, pts_seconds: float, p_fake: float, *, box: Box = Box(10, 10, 50, 60)) -> Scored:
-    return Scored(1, int(pts_seconds) % 64, track, int(pts_seconds * 10), pts_seconds, box, box, p_fake, 0.1)
+def scored(track: int, pts_seconds: float, p_fake: float, *, box: Box = Box(10, 10, 50, 60)) -> ScoredFace:
+    return ScoredFace(
+        1, int(pts_seconds) % 64, track, int(pts_seconds * 10), pts_seconds, box, box, 0.9, 0.0, p_fake, 0.1
+    )
 
 
-def chosen(crops: list[Scored], tracks: list[int], end: float = 160.0) -> Chooser:
+def chosen(crops: list[ScoredFace], tracks: list[int], end: float = 160.0) -> Chooser:
     chooser = Chooser(end, tracks)
     for each in crops:
         chooser.add(each)

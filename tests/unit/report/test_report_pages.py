@@ -43,6 +43,11 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
+def listed(index: Path) -> list[str]:
+    """Names in the table of videos, in its order."""
+    return [cell["data-key"] for cell in Page(index).all("td") if cell.get("class") == "name"]
+
+
 @pytest.fixture
 def scan(report_scan: Callable[..., object]) -> object:
     return report_scan()
@@ -57,7 +62,8 @@ def test_a_scan_becomes_an_index_a_page_per_video_and_three_tables(scan, seen, t
         "index.html", "results.csv", "results.json", "results.parquet", *sorted([f"video-{first}.html", f"video-{second}.html"]),
     ]  # fmt: skip
     rows = json.loads((index.parent / "results.json").read_text())
-    assert [(row["name"], row["verdict"]) for row in rows] == [("fake.mp4", "FAKE"), ("real.mp4", "REAL")]
+    assert [(row["name"], row["verdict"]) for row in rows] == [("real.mp4", "REAL"), ("fake.mp4", "FAKE")]
+    assert listed(index) == ["fake.mp4", "real.mp4"]
     needed = {
         "name",
         "sha256",
@@ -145,7 +151,7 @@ def test_a_video_page_shows_timeline_crops_masks_frames_and_how_it_was_made(scan
         "uynet-w16 0.1",
         "onnx fp32 on cpu",
         "0.1.0+test",
-        "1 % of real validation faces",
+        "1 % per real face",
     ):
         assert told in page.text
 
@@ -173,6 +179,7 @@ def test_unreadable_missing_and_faceless_videos_have_their_reason_and_no_score(s
     scan.add_path("in/missing.mp4", error="There is no file at this path.")
     folder = write_report(scan.farm, scan.scan_id, tmp_path).parent
     rows = {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
+    assert listed(folder / "index.html") == ["landscape.mp4", "damaged.mp4", "missing.mp4"]
     assert rows["damaged.mp4"]["verdict"] == "UNREADABLE"
     assert rows["landscape.mp4"]["verdict"] == "NO_FACE"
     assert rows["missing.mp4"]["verdict"] == "UNREADABLE"
@@ -190,6 +197,17 @@ def test_two_paths_of_the_same_bytes_share_a_page_and_keep_their_rows(scan, seen
     links = [link["href"] for link in Page(folder / "index.html").all("a")]
     assert links.count(f"video-{number}.html") == 2
     assert "in/copy of a.mp4" in Page(folder / f"video-{number}.html").text
+
+
+def test_labels_of_a_manifest_are_held_against_the_verdicts(scan, seen, tmp_path: Path) -> None:
+    scan.add("in/a.mp4", [seen(0, FAKE)], label="FAKE")
+    scan.add("in/b.mp4", [seen(0, FAKE)], label="REAL")
+    scan.add("in/c.mp4", [seen(0, UNSURE)], label="FAKE")
+    text = Page(write_report(scan.farm, scan.scan_id, tmp_path)).text
+    assert "Labelled FAKE 1 FAKE, 1 UNCERTAIN" in text
+    assert "Labelled REAL 1 FAKE" in text
+    assert "Decided 2 of 3" in text
+    assert "Right among the decided 50 %" in text
 
 
 def test_a_running_scan_gets_a_report_that_says_so(scan, seen, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from farm.db.results import VideoResult
 from farm.report.tables import SCHEMA, Tables, spreadsheet_safe
 
 
@@ -38,6 +39,10 @@ def test_a_name_that_a_spreadsheet_would_run_is_defused(tmp_path: Path, name: st
     write(tmp_path, row(name=name))
     assert read_csv(tmp_path)[0]["name"] == f"'{name}"
     assert json.loads((tmp_path / "results.json").read_text())[0]["name"] == name
+
+
+def test_every_field_of_a_result_has_its_column() -> None:
+    assert set(SCHEMA.names) == set(VideoResult.__slots__) - {"scan_video_id"}
 
 
 def test_numbers_are_left_alone() -> None:
