@@ -28,10 +28,8 @@ from farm.db.session import upgrade
 from farm.errors import BadInput, EngineMissing, FarmError, QueueAway
 from farm.farm import Farm
 from farm.jobs.claim import release_worker
-from farm.jobs.dispatch import Dispatcher
 from farm.jobs.models import find_model
 from farm.jobs.progress import Progress, wait
-from farm.queue import Doorbell, make_app
 from farm.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,8 +81,8 @@ class EmbeddedFarm:
         self._events = events
         self.settings = embedded_settings(self._home, **chosen)
         self._processes: dict[str, _Kept] = {}
-        self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._failure: FarmError | None = None
         self._lock: IO[str] | None = None
 
@@ -106,7 +104,7 @@ class EmbeddedFarm:
 
     def submitted(self) -> None:
         """Look for new rows now rather than at the next tick."""
-        self._dispatcher.wake()
+        self._processes["crew"].tell("wake")
 
     def wait(self, scan_id: int, on_progress: Callable[[Progress], None] | None = None) -> Progress:
         """Return when the scan has ended. Raises EngineMissing where the workers cannot start, with their own words."""
@@ -125,20 +123,13 @@ class EmbeddedFarm:
         find_model(self.farm, self.settings.model)
         release_worker(self.farm, "", refund=False)
         _wait_for_redis(_socket_path(self._home), self._processes["redis"])
-        crew.go()
-        self._doorbell = Doorbell(make_app(self.settings.redis_url))
-        self._dispatcher = Dispatcher(self.farm, self._doorbell)
-        for name, run in (("dispatcher", self._dispatcher.run), ("supervisor", self._supervise)):
-            thread = threading.Thread(target=run, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        crew.tell("go")
+        self._supervisor.start()
 
     def _stop(self) -> None:
         self._stopping.set()
-        if hasattr(self, "_dispatcher"):
-            self._dispatcher.stop()
-        for thread in self._threads:
-            thread.join()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
         for name in ("crew", "redis"):
             if name in self._processes:
                 self._processes[name].stop()
@@ -148,8 +139,6 @@ class EmbeddedFarm:
             except FarmError as error:
                 log.warning("leases end by themselves: %s", error)
             self.farm.close()
-        if hasattr(self, "_doorbell"):
-            self._doorbell.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -211,14 +200,14 @@ class _Kept:
                 start_new_session=True,
             )
 
-    def go(self) -> None:
-        """Tell a process that waits for a line on its standard input to begin."""
+    def tell(self, word: str) -> None:
+        """Write a line to a process that listens on its standard input."""
         if self.process.stdin is not None:
             try:
-                self.process.stdin.write(b"go\n")
+                self.process.stdin.write(f"{word}\n".encode())
                 self.process.stdin.flush()
             except OSError:
-                log.warning("%s died before it began", self._command[0])
+                log.warning("%s died and did not hear %r", self._command[0], word)
 
     def restart(self) -> bool:
         """Start the dead process again unless it died too recently."""
@@ -228,7 +217,7 @@ class _Kept:
             return False
         self._pause = min(self._pause * 2, 30.0)
         self.process = self._popen()
-        self.go()
+        self.tell("go")
         return True
 
     def stop(self) -> None:

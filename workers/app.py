@@ -14,10 +14,11 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import SecurityWarning, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from farm.db.models import CropBatchRow, ScanVideo
 from farm.errors import BadVideo, Fatal, Retryable
@@ -86,6 +87,8 @@ def run_worker(
     `sole` promises that no other node has this name, so that rows leased to it are a dead predecessor's and free at once. A worker
     without its engine raises SystemExit with EXIT_CANNOT_START and says why.
     """
+    # celery warns root of pickled messages; this app takes JSON alone
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app = worker_app(queue)
     pool = "prefork" if queue == SPLIT_QUEUE else "threads"
     name = card or settings().card or ("split" if queue == SPLIT_QUEUE else "cpu-0")

@@ -1,4 +1,4 @@
-"""The workers of an embedded farm, forked from one process that imported everything once, and started again when they die.
+"""The workers and the dispatcher of an embedded farm: forked from one process that imported everything once, and again when they die.
 
 Importing Celery, SQLAlchemy and the decoders costs more than many a short scan; here it is paid once. The process that forks opens nothing:
 no runtime, no SQL, no Redis.
@@ -13,17 +13,23 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
-from farm.queue import INFER_QUEUE, SPLIT_QUEUE
+from farm.farm import Farm
+from farm.jobs.dispatch import Dispatcher
+from farm.queue import INFER_QUEUE, SPLIT_QUEUE, Doorbell, make_app
+from farm.settings import settings
 from workers.app import EXIT_CANNOT_START, run_worker
 
 log = logging.getLogger(__name__)
 
+DISPATCH = "dispatch"
 STOP_SECONDS = 3.0
 LONGEST_PAUSE_SECONDS = 30.0
-_DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36
+_DIE_WITH_PARENT, _NAME, _ADOPT_ORPHANS = 1, 15, 36
+"""linux/prctl.h"""
 
 
 @dataclass(slots=True)
@@ -31,7 +37,7 @@ class _Hand:
     """One worker and how its last start went."""
 
     queue: str
-    concurrency: int
+    concurrency: int = 1
     pid: int = 0
     started: float = 0.0
     pause: float = 0.5
@@ -45,13 +51,15 @@ def run_crew(hands: list[_Hand], *, events: bool) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _prctl(_ADOPT_ORPHANS, 1)
     status = 0
-    while not stopped and status == 0:
+    while not stopped and status != EXIT_CANNOT_START:
         for hand in hands:
             if hand.pid == 0 and time.monotonic() >= hand.again_at:
                 _fork(hand, events=events)
         status = _reap(hands, block_seconds=0.5)
+        if status:
+            log.warning("a process of the crew ended with %s", status)
     _end(hands)
-    return status
+    return status if status == EXIT_CANNOT_START else 0
 
 
 def _fork(hand: _Hand, *, events: bool) -> None:
@@ -62,10 +70,14 @@ def _fork(hand: _Hand, *, events: bool) -> None:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        _prctl(_NAME, ctypes.c_char_p(f"farm-{hand.queue}".encode()))
         _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        status = run_worker(hand.queue, concurrency=hand.concurrency, events=events, sole=True, loglevel="WARNING")
+        if hand.queue == DISPATCH:
+            status = run_dispatcher()
+        else:
+            status = run_worker(hand.queue, concurrency=hand.concurrency, events=events, sole=True, loglevel="WARNING")
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
@@ -76,8 +88,23 @@ def _fork(hand: _Hand, *, events: bool) -> None:
     os._exit(status)
 
 
+def run_dispatcher() -> int:
+    """Dispatch until killed. A line on standard input says that rows were submitted; its end, that the farm is gone."""
+    farm = Farm.open(settings())
+    dispatcher = Dispatcher(farm, Doorbell(make_app(settings().redis_url)))
+
+    def listen() -> None:
+        for _ in sys.stdin:
+            dispatcher.wake()
+        dispatcher.stop()
+
+    threading.Thread(target=listen, name="wake", daemon=True).start()
+    dispatcher.run()
+    return 0
+
+
 def _reap(hands: list[_Hand], block_seconds: float) -> int:
-    """Note who died within this time; EXIT_CANNOT_START if one of them can never work, else 0."""
+    """Note who died within this time; the exit status of one of them, 0 where none died."""
     try:
         pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
@@ -91,16 +118,14 @@ def _reap(hands: list[_Hand], block_seconds: float) -> int:
             hand.pid = 0
             hand.pause = 0.5 if time.monotonic() - hand.started > 60 else min(hand.pause * 2, LONGEST_PAUSE_SECONDS)
             hand.again_at = time.monotonic() + hand.pause
-            if code not in (0, EXIT_CANNOT_START):
-                log.warning("the %s worker ended with %s", hand.queue, code)
-            return EXIT_CANNOT_START if code == EXIT_CANNOT_START else 0
+            return code
     return 0
 
 
 def _end(hands: list[_Hand]) -> None:
-    """Stop every worker and reap what is left of it. A card is closed politely; a splitter has nothing to close and is killed."""
+    """Stop every worker and reap what is left of it. A card is closed politely; the others have nothing to close and are killed."""
     for hand in hands:
-        _signal(hand, signal.SIGKILL if hand.queue == SPLIT_QUEUE else signal.SIGTERM)
+        _signal(hand, signal.SIGTERM if hand.queue == INFER_QUEUE else signal.SIGKILL)
     deadline = time.monotonic() + STOP_SECONDS
     while any(hand.pid for hand in hands) and time.monotonic() < deadline:
         _reap(hands, block_seconds=0.05)
@@ -127,7 +152,7 @@ def _still_children() -> bool:
     return True
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int | ctypes.c_char_p) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 
@@ -151,7 +176,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    return run_crew([_Hand(SPLIT_QUEUE, chosen.split), _Hand(INFER_QUEUE, chosen.infer)], events=chosen.events)
+    hands = [_Hand(DISPATCH), _Hand(SPLIT_QUEUE, chosen.split), _Hand(INFER_QUEUE, chosen.infer)]
+    return run_crew(hands, events=chosen.events)
 
 
 if __name__ == "__main__":
