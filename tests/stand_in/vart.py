@@ -12,8 +12,8 @@
 
 The file that the environment variable STAND_IN names (JSON) sets what happens: `rate` (crops/s; none is instant), `answers`
 ("network" computes, "blank" writes nothing), `device_id`, `no_card`, `journal` (a file that gets a line per life), and `lives`, a list
-of faults, one entry per life of the process, the last for all later ones: `die_at`, `hang_at`, `same_at` (job numbers from 1),
-`refuse_at`, `slow_start` (seconds).
+of faults, one entry per life of the process, the last for all later ones: `die_at`, `hang_at`, `refuse_at`, `same_at` (all pictures
+answered alike from then on), `lane_at` (lane 3 answers as if asked black), all job numbers from 1, and `slow_start` (seconds).
 """
 
 from __future__ import annotations
@@ -146,16 +146,18 @@ class Runner:
             sleep_holding_lock(3600)
         inputs, outputs, done_at = self._jobs.pop(number)
         if self._settings.get("answers", "network") == "network":
-            self._compute(inputs[0], outputs, same=number >= self._faults.get("same_at", number + 1))
+            self._compute(inputs[0], outputs, number)
         sleep_holding_lock(done_at - time.monotonic())
         return 0
 
-    def _compute(self, pixels, outputs, same):
+    def _compute(self, pixels, outputs, number):
         dims = self._inputs[0].dims
         flat, missing = memory_of(pixels, int(np.prod(dims)))
         batch = np.concatenate([flat, np.full(missing, 0x55, np.int8)]).reshape(dims)
-        if same:
+        if number >= self._faults.get("same_at", number + 1):
             batch = np.zeros(dims, np.int8)
+        if number >= self._faults.get("lane_at", number + 1):
+            batch[3] = 0
         answers = integer_network.compute(self._header, self._weights, batch)
         for tensor, array in zip(self._outputs, outputs):  # noqa: B905 -- `strict` came with Python 3.10
             answer = answers[tensor.name].reshape(-1)

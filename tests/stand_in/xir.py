@@ -69,5 +69,6 @@ class Graph:
         return self._root
 
     def __del__(self):
-        if getattr(self, "_users", None):
+        # At the interpreter's end nothing keeps an order.
+        if getattr(self, "_users", None) and not sys.is_finalizing():
             abort("the graph was freed before its runner")

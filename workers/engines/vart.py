@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX, EngineSpec, ModelCard, Predictions
-from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError
+from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError, Fatal
 from farm.settings import settings
 from workers.engines.base import Engine, check_pixels, mask_cut, predictions
 from workers.engines.canary import Canary, golden_pictures
@@ -52,13 +52,16 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One batch on the card; `call` is None for the canary's."""
+    """One batch on the card."""
 
     slot: int
+    #: whom it is for; None if it only asks the canary
     call: _Call | None
     #: where its answers belong in the call
     rows: slice
     started_at: float
+    #: it asks the golden pictures; a call that it has is held back until they are answered
+    canary: bool = False
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class VartEngine:
         check_xmodel(weights, options.device)
         if not options.python:
             raise EngineMissing(
-                "the vart engine needs the vendor's interpreter: set FARM_VART_PYTHON to its Python 3.8"
+                f"card {options.device} needs the vendor's interpreter: set FARM_VART_PYTHON to its Python 3.8"
             )
         self._weights, self._card, self._options = weights, card, options
         self._folder = lock_folder(options.lock_folder)
@@ -151,7 +154,9 @@ class VartEngine:
                 self._check_usable(call)
                 if life is not self._life:
                     raise EngineBusy(f"card {self._options.device} was restarted")
-                self._send(life, _Job(index, call, rows, time.monotonic()))
+                if call:
+                    call.jobs_out += 1
+                self._send(life, _Job(index, call, rows, time.monotonic(), canary=call is None))
         except BaseException:
             with self._change:
                 life.free.append(index)
@@ -160,8 +165,6 @@ class VartEngine:
     def _send(self, life: _Life, job: _Job) -> None:
         self._numbers += 1
         life.jobs[self._numbers] = job
-        if job.call:
-            job.call.jobs_out += 1
         life.process.send({"do": "run", "slot": job.slot, "job": self._numbers})
 
     def _free_slot(self, call: _Call | None) -> tuple[_Life, int]:
@@ -313,16 +316,22 @@ class VartEngine:
         return max(life.process.heard_at, oldest.started_at if oldest else 0.0)
 
     def _take(self, life: _Life, number: int) -> None:
-        """Copy one job's answers to their call and free its slot."""
+        """Copy one job's answers to their call and free its slot; asks the canary first where the answers look all the same."""
         with self._change:
             job = life.jobs[number]
         slot, call = life.opened.slots[job.slot], job.call
-        if call:
+        if job.canary:
+            self._judge(slot)
+        elif call:
             count = job.rows.stop - job.rows.start
             call.classes[job.rows] = slot.classes.reshape(-1)[:count]
             call.masks[job.rows] = slot.masks.reshape(-1, CROP_SIDE_PX, CROP_SIDE_PX)[:count]
-        else:
-            self._judge(slot)
+            if all_the_same(slot.classes) and all_the_same(slot.masks) and not all_the_same(slot.pixels):
+                self._fill(slot, self._golden)
+                with self._change:
+                    del life.jobs[number]
+                    self._send(life, _Job(job.slot, call, job.rows, time.monotonic(), canary=True))
+                return
         with self._change:
             del life.jobs[number]
             life.free.append(job.slot)
@@ -356,10 +365,10 @@ class VartEngine:
         """The error to stop with for good, None where a restart may help."""
         device = self._options.device
         if first:
-            return error if isinstance(error, FarmError) else opening_error(device, self._weights, error)
+            return opening_error(device, self._weights, error)
         if isinstance(error, CardQuarantined):
             return error
-        if isinstance(error, FarmError) or error.kind == "model":
+        if isinstance(error, Fatal) or (isinstance(error, CardLost) and error.kind == "model"):
             return CardQuarantined(f"card {device} cannot be opened again: {error}")
         if self._losses_in_row >= LOSSES_TO_QUARANTINE:
             return CardQuarantined(
@@ -386,6 +395,12 @@ class VartEngine:
             pause = min(LONGEST_PAUSE_SECONDS, self._options.pause_seconds * 2 ** (self._losses_in_row - 2))
             with self._change:
                 self._change.wait_for(lambda: self._closed, pause)
+
+
+def all_the_same(lanes: NDArray[np.int8]) -> bool:
+    """Whether every lane of a batch holds the same values: answers like that, to different pictures, are a card gone wrong."""
+    first = lanes[0]
+    return all(np.array_equal(first, lane) for lane in lanes[1:])
 
 
 def open_here(weights: Path, card: ModelCard, *, threads: int, device: str | None, rate: float | None) -> Engine:

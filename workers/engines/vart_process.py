@@ -134,7 +134,10 @@ class CardProcess:
             if key.fileobj is self._output:
                 self._hear_words()
                 continue
-            received = self._link.recv(65536)
+            try:
+                received = self._link.recv(65536)
+            except ConnectionResetError:  # it died with orders unread
+                received = b""
             if not received:
                 raise self._dead()
             self.heard_at = time.monotonic()
@@ -215,8 +218,10 @@ class CardProcess:
         return True
 
 
-def opening_error(device: str, weights: Path, lost: CardLost) -> FarmError:
-    """The error of a card that could not be opened the first time, with what to do about it."""
+def opening_error(device: str, weights: Path, lost: CardLost | FarmError) -> FarmError:
+    """The error of a card that could not be opened the first time, with its name and what to do about it."""
+    if isinstance(lost, FarmError):
+        return lost if str(lost).startswith(f"card {device}") else type(lost)(f"card {device}: {lost}")
     if lost.kind == "model":
         return BadModel(f"card {device} cannot run {weights}: {lost}")
     if lost.kind == "missing":
