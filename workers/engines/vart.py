@@ -149,7 +149,7 @@ class VartEngine:
         """Quantize one block into a free slot and hand it to the card; waits for a slot."""
         life, index = self._free_slot(call)
         try:
-            self._fill(life.opened.slots[index], pixels)
+            fill(life.opened.slots[index], pixels, self._quantizer)
             with self._change:
                 self._check_usable(call)
                 if life is not self._life:
@@ -190,12 +190,6 @@ class VartEngine:
             raise type(self._stopped)(str(self._stopped))
         if call and call.error:
             raise type(call.error)(str(call.error))
-
-    def _fill(self, slot: Slot, pixels: NDArray[np.uint8]) -> None:
-        """Quantize the crops into the slot, zeros in the lanes that are left: the card always gets a full batch."""
-        count = pixels.shape[0]
-        self._quantizer.quantize(pixels, slot.pixels[:count])
-        slot.pixels[count:] = 0
 
     def close(self) -> None:
         """Let the process free the card in its order and end; calls under way raise EngineBusy. May be called again."""
@@ -251,7 +245,7 @@ class VartEngine:
         opened = process.opened(self._heard(process, deadline))
         self._understand(opened)
         life = _Life(process, opened, deque(range(len(opened.slots))))
-        self._fill(opened.slots[0], self._golden)
+        fill(opened.slots[0], self._golden, self._quantizer)
         process.send({"do": "run", "slot": 0, "job": 0})
         self._heard(process, deadline)
         self._judge(opened.slots[0])
@@ -327,7 +321,7 @@ class VartEngine:
             call.classes[job.rows] = slot.classes.reshape(-1)[:count]
             call.masks[job.rows] = slot.masks.reshape(-1, CROP_SIDE_PX, CROP_SIDE_PX)[:count]
             if all_the_same(slot.classes) and all_the_same(slot.masks) and not all_the_same(slot.pixels):
-                self._fill(slot, self._golden)
+                fill(slot, self._golden, self._quantizer)
                 with self._change:
                     del life.jobs[number]
                     self._send(life, _Job(job.slot, call, job.rows, time.monotonic(), canary=True))
@@ -395,6 +389,13 @@ class VartEngine:
             pause = min(LONGEST_PAUSE_SECONDS, self._options.pause_seconds * 2 ** (self._losses_in_row - 2))
             with self._change:
                 self._change.wait_for(lambda: self._closed, pause)
+
+
+def fill(slot: Slot, pixels: NDArray[np.uint8], quantizer: Quantizer) -> None:
+    """Quantize crops into a slot, zeros in the lanes that are left: the card always gets a full batch."""
+    count = pixels.shape[0]
+    quantizer.quantize(pixels, slot.pixels[:count])
+    slot.pixels[count:] = 0
 
 
 def all_the_same(lanes: NDArray[np.int8]) -> bool:
