@@ -135,18 +135,19 @@ class SplitRun:
         # one process per core splits; OpenCV's own threads would only get in each other's way
         cv2.setNumThreads(1)
         self._begin()
-        waiting: list[tuple[Crop, NDArray[np.uint8]]] = []
-        index = 0
+        shape = (self._recipe.batch_crops, CROP_SIDE_PX, CROP_SIDE_PX, 3)
+        index, crops, pixels = 0, list[Crop](), np.empty(shape, np.uint8)
         for ref, rgb in self._frames:
-            waiting += self._crops_of(ref, rgb)
-            while len(waiting) >= self._recipe.batch_crops:
-                yield _batch(index, waiting[: self._recipe.batch_crops])
-                del waiting[: self._recipe.batch_crops]
-                index += 1
+            for crop, crop_pixels in self._crops_of(ref, rgb):
+                pixels[len(crops)] = crop_pixels
+                crops.append(crop)
+                if len(crops) == self._recipe.batch_crops:
+                    yield CropBatch(index, pixels, tuple(crops))
+                    index, crops, pixels = index + 1, [], np.empty(shape, np.uint8)
             if self._progress:
                 self._progress(self._frames.frames_read, self._frames.expected_frames)
-        if waiting:
-            yield _batch(index, waiting)
+        if crops:
+            yield CropBatch(index, pixels[: len(crops)], tuple(crops))
 
     def _crops_of(self, ref: FrameRef, rgb: NDArray[np.uint8]) -> list[tuple[Crop, NDArray[np.uint8]]]:
         """The usable faces of one frame, by track; the others are counted."""
@@ -176,10 +177,3 @@ class SplitRun:
         if brightness < self._recipe.min_brightness:
             return "too_dark"
         return "too_blurred" if sharpness < self._recipe.min_sharpness else ""
-
-
-def _batch(index: int, crops: list[tuple[Crop, NDArray[np.uint8]]]) -> CropBatch:
-    pixels = np.empty((len(crops), CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8)
-    for row, (_, crop_pixels) in enumerate(crops):
-        pixels[row] = crop_pixels
-    return CropBatch(index, pixels, tuple(crop for crop, _ in crops))

@@ -99,21 +99,31 @@ def _video_stream(path: Path, container: InputContainer, max_frame_pixels: int) 
     context = stream.codec_context
     if context is None:
         raise BadVideo(f"{file_name(path)} is coded in a way that this build of FFmpeg cannot decode")
+    width, height = context.width, context.height
+    if not width or not height:
+        width, height = _claimed_size(path)
+    if width * height > max_frame_pixels:
+        raise BadVideo(
+            f"{file_name(path)} has frames of {width} x {height} px, more than the"
+            f" {max_frame_pixels:,} pixels that are decoded here (FARM_MAX_FRAME_PIXELS)"
+        )
     if not context.width or not context.height:
-        # FFmpeg itself hides sizes from 2^28 pixels on
         raise BadVideo(
             f"{file_name(path)} states no frame size that can be decoded: it is damaged, or its frames are far larger"
             f" than the {max_frame_pixels:,} pixels that are decoded here (FARM_MAX_FRAME_PIXELS)"
-        )
-    if context.width * context.height > max_frame_pixels:
-        raise BadVideo(
-            f"{file_name(path)} has frames of {context.width} x {context.height} px, more than the"
-            f" {max_frame_pixels:,} pixels that are decoded here (FARM_MAX_FRAME_PIXELS)"
         )
     context.thread_count = 1
     context.options = {"max_pixels": str(max_frame_pixels)}
     context.flags |= av.codec.context.Flags.copy_opaque
     return stream
+
+
+def _claimed_size(path: Path) -> tuple[int, int]:
+    """Width and height that a header claims, where the bound on pixels hid them; 0, 0 from 2^28 pixels on. Decodes nothing."""
+    options = {"format_whitelist": FORMATS, "skip_frame": "all"}
+    with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+        context = container.streams.video[0].codec_context
+        return context.width, context.height
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet[VideoStream], float, bool]]:

@@ -94,6 +94,6 @@ def _thinned(times: NDArray[np.float64], spacing: float) -> list[float]:
     """The times without those that follow the last kept one by less than `spacing`."""
     kept: list[float] = []
     for time in times.tolist():
-        if not kept or time - kept[-1] >= spacing - _TOLERANCE_SECONDS:
+        if not kept or (time > kept[-1] and time - kept[-1] >= spacing - _TOLERANCE_SECONDS):
             kept.append(time)
     return kept

@@ -94,6 +94,8 @@ class FrameSource:
                 "; ".join((f"{file_name(path)} has a video stream without a single frame", *self._index.notes))
             )
         self._targets = np.empty(0)
+        if sampling.kind == "uniform" and sampling.value >= self._index.packets:
+            self._sampling = sampling = Sampling("all")
         if sampling.looks_at_times:
             self._targets = target_times(sampling, np.sort(self._index.group_seconds), self._index.end_seconds)
         self._forget()
