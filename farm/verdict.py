@@ -129,7 +129,7 @@ def _logit(p: float) -> float:
 def _unreadable(error: str | None, seen: Mapping[str, Any]) -> tuple[str, ...]:
     if error is None and not seen:
         error = "The split left no record of this video, so nothing can be said about it."
-    return (error or "No frame of this video could be decoded.", *_notes(seen))
+    return (_sentence(error or "no frame of this video could be decoded"), *_notes(seen))
 
 
 def _why(
@@ -182,7 +182,13 @@ def _material(seen: Mapping[str, Any], crops: int) -> tuple[str, ...]:
 
 
 def _notes(seen: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(note) for note in seen.get("notes") or ())
+    return tuple(_sentence(str(note)) for note in seen.get("notes") or ())
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _failed(batches_failed: int) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ LEVEL = 9
 LARGEST_BITS = 1 << 33
 """More pixels than any batch has: a header that claims more is a trap for memory."""
 TINT_RGB = (230, 30, 40)
+OUTLINE_RGB = (250, 240, 200)
 TINT_SHARE, LINE_SHARE = 0.28, 0.65
 """How much of the tint lies over a masked pixel, and over one on a line of the hatching."""
 
@@ -65,4 +66,13 @@ def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8
     drawn[mask] = (drawn[mask] * (1 - share) + np.array(TINT_RGB, np.float32) * share).round().astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(drawn, contours, -1, TINT_RGB, max(1, min(h, w) // 224))
+    return drawn
+
+
+def outlined(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A copy of an (H, W, 3) uint8 picture with the outer bounds of the (H, W) mask as a thin pale line: shown, but not claimed."""
+    drawn = rgb.copy()
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    large = [each for each in contours if len(each) >= min(mask.shape) // 8]
+    cv2.drawContours(drawn, large, -1, OUTLINE_RGB, 1, cv2.LINE_AA)
     return drawn

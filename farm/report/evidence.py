@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from farm.contracts import Box
 from farm.db.results import ScoredFace
 from farm.media.crops import paste_mask
-from farm.media.masks import overlay
+from farm.media.masks import outlined, overlay
 
 CROPS_SHOWN = 8
 CROPS_PER_TRACK = 4
@@ -87,15 +87,18 @@ class Chooser:
         return chosen + others[: FRAMES_SHOWN - 1]
 
 
-def crop_picture(scored: ScoredFace, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> CropPicture:
-    """Pictures of one crop: pixels (S, S, 3) uint8 RGB, mask (S, S) bool."""
+def crop_picture(
+    scored: ScoredFace, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], threshold: float
+) -> CropPicture:
+    """Pictures of one crop: pixels (S, S, 3) uint8 RGB, mask (S, S) bool. Below the threshold a mask is an outline: no claim."""
+    drawn = (overlay if scored.p_fake >= threshold else outlined)(pixels, mask)
     return CropPicture(
         scored.track,
         scored.pts_seconds,
         scored.p_fake,
         scored.mask_area,
         jpeg(pixels, quality=88),
-        jpeg(overlay(pixels, mask), quality=88),
+        jpeg(drawn, quality=88),
     )
 
 
@@ -110,18 +113,18 @@ def frame_picture(
     pts_seconds: float,
     faces: Iterable[ScoredFace],
     masks: Mapping[tuple[int, int], NDArray[np.bool_]],
+    threshold: float,
 ) -> FramePicture:
-    """A frame (H, W, 3) uint8 RGB with the masks of its faces painted back and their boxes drawn; masks by (batch id, row)."""
+    """A frame (H, W, 3) uint8 RGB with the masks of its faces laid back on it and their boxes drawn; masks by (batch id, row)."""
     scale = min(1.0, FRAME_SIDE_PX / max(rgb.shape[:2]))
     h, w = max(1, round(rgb.shape[0] * scale)), max(1, round(rgb.shape[1] * scale))
     picture = np.asarray(cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
     shown = sorted(faces, key=lambda scored: scored.p_fake)
-    painted = np.zeros((h, w), np.bool_)
     for scored in shown:
         mask = masks.get((scored.crop_batch_id, scored.row))
         if mask is not None:
-            painted |= paste_mask(mask, _scaled(scored.crop_box, scale), h, w)
-    picture = overlay(picture, painted)
+            pasted = paste_mask(mask, _scaled(scored.crop_box, scale), h, w)
+            picture = (overlay if scored.p_fake >= threshold else outlined)(picture, pasted)
     for scored in shown:
         _draw_box(picture, _scaled(scored.face_box, scale), f"face {scored.track}  {scored.p_fake:.3f}")
     words = ", ".join(f"face {scored.track} scores {scored.p_fake:.3f}" for scored in reversed(shown[-6:]))

@@ -95,22 +95,29 @@ def tally(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count(n)} {WORDS[verdict]}" for verdict, n in counts.items()) or "none"
 
 
-def facts(values: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A JSON object as flat (name, text) pairs in its own order; nested objects join their names."""
+def facts(values: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """A JSON object as (name, text) pairs in its own order; what is nested is told in one line."""
     for key, value in (values or {}).items():
-        title = prefix + " ".join(ABBREVIATIONS.get(word, word) for word in str(key).split("_"))
-        if isinstance(value, Mapping):
-            yield from facts(value, f"{title}, ")
-        elif isinstance(value, list | tuple):
-            yield title, ", ".join(map(_text, value))
-        elif value is not None:
-            yield title, _text(value)
+        if value is not None and value != {}:
+            yield _title(key), _text(value)
+
+
+def _title(key: object) -> str:
+    return " ".join(ABBREVIATIONS.get(word, word) for word in str(key).split("_"))
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_title(key)} {_inner(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return (" to " if len(value) == 2 else ", ").join(map(_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _inner(value: object) -> str:
+    return f"({_text(value)})" if isinstance(value, Mapping) else _text(value)
 
 
 def _escape(ch: str) -> str:

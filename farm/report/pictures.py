@@ -41,7 +41,7 @@ class Pictures:
 
 
 def take_pictures(
-    store: ObjectStore, session: Session, video: VideoFacts, chooser: Chooser, max_frame_pixels: int
+    store: ObjectStore, session: Session, video: VideoFacts, chooser: Chooser, threshold: float, max_frame_pixels: int
 ) -> Pictures:
     """The pictures of what was chosen. What the store does not give becomes a complaint, never an error: the verdict stands without."""
     pictures = Pictures()
@@ -50,7 +50,7 @@ def take_pictures(
     looked = _look_up(store, session, [*crops, *(face for faces in within.values() for face in faces)], pictures)
     for scored in crops:
         if found := looked.get((scored.crop_batch_id, scored.row)):
-            pictures.crops.append(crop_picture(scored, *found))
+            pictures.crops.append(crop_picture(scored, *found, threshold))
             pictures.thumbnail = pictures.thumbnail or thumbnail(found[0])
     masks = {where: mask for where, (_, mask) in looked.items()}
     if frames:
@@ -58,7 +58,9 @@ def take_pictures(
             with store.get_file(video.object_key) as path:
                 for chosen in frames:
                     rgb = frame_at(path, chosen.pts_seconds, max_frame_pixels)
-                    pictures.frames.append(frame_picture(rgb, chosen.pts_seconds, within[chosen.frame_index], masks))
+                    pictures.frames.append(
+                        frame_picture(rgb, chosen.pts_seconds, within[chosen.frame_index], masks, threshold)
+                    )
         except FarmError as error:
             pictures.complaints.append(f"A whole frame could not be shown: {error}")
     return pictures

@@ -85,9 +85,8 @@ class VideoPages:
 
         bounds = {"threshold": self._card.threshold, "real_below": self._card.real_below}
         timeline = plot(points(), own, end_seconds=end, **bounds)
-        return timeline, take_pictures(
-            self._farm.store, self._session, video, chooser, self._farm.settings.max_frame_pixels
-        )
+        largest = self._farm.settings.max_frame_pixels
+        return timeline, take_pictures(self._farm.store, self._session, video, chooser, self._card.threshold, largest)
 
 
 def _file_name(scan_video_id: int) -> str:

@@ -105,6 +105,13 @@ def test_damage_notes_stand_in_the_reasons() -> None:
         assert note in decide(tracks, CARD, summary={**SEEN, "notes": [note]}).reasons
 
 
+def test_reasons_are_whole_sentences_however_the_decoder_words_them() -> None:
+    assert decide([], CARD, summary=None, error="the file is empty").reasons == ("The file is empty.",)
+    assert (
+        "3 packets do not decode." in decide([], CARD, summary={**SEEN, "notes": ["3 packets do not decode"]}).reasons
+    )
+
+
 @pytest.mark.parametrize("seen", [None, {}, {"frames_read": 0, "faces_found": 0}])
 def test_a_video_without_a_decoded_frame_is_unreadable(seen: dict[str, int] | None) -> None:
     verdict = decide([], CARD, summary=seen)

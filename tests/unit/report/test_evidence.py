@@ -69,16 +69,24 @@ def test_a_mask_is_painted_where_its_crop_lay_and_nowhere_else() -> None:
     crop = scored(0, 1.0, 0.9, box=Box(300, 100, 500, 300))
     mask = np.zeros((CROP_SIDE_PX, CROP_SIDE_PX), np.bool_)
     mask[: CROP_SIDE_PX // 2] = True
-    seen = pixels(frame_picture(frame, 1.0, [crop], {(crop.crop_batch_id, crop.row): mask}).image).astype(int)
+    seen = pixels(frame_picture(frame, 1.0, [crop], {(crop.crop_batch_id, crop.row): mask}, 0.8).image).astype(int)
     redness = seen[..., 0] - seen[..., 1]
     assert redness[120:190, 310:490].min() > 20
     assert abs(redness[215:290, 310:490]).max() < 20
     assert abs(redness[:, :280]).max() < 20
 
 
+def test_the_mask_of_a_face_below_the_threshold_claims_nothing() -> None:
+    frame = np.full((400, 600, 3), GREY, np.uint8)
+    crop = scored(0, 1.0, 0.79, box=Box(300, 100, 500, 300))
+    mask = np.ones((CROP_SIDE_PX, CROP_SIDE_PX), np.bool_)
+    seen = pixels(frame_picture(frame, 1.0, [crop], {(crop.crop_batch_id, crop.row): mask}, 0.8).image).astype(int)
+    assert abs(seen[120:280, 320:480] - GREY).max() < 12
+
+
 def test_a_large_frame_is_shown_small_with_its_box_in_place() -> None:
     frame = np.full((2160, 3840, 3), GREY, np.uint8)
-    shown = frame_picture(frame, 1.0, [scored(3, 1.0, 0.95, box=Box(1920, 1080, 2320, 1480))], {})
+    shown = frame_picture(frame, 1.0, [scored(3, 1.0, 0.95, box=Box(1920, 1080, 2320, 1480))], {}, 0.8)
     assert (shown.width, shown.height) == (FRAME_SIDE_PX, 540)
     assert shown.words == "face 3 scores 0.950"
     edge = pixels(shown.image)[300:360, 480].astype(int)
@@ -87,7 +95,7 @@ def test_a_large_frame_is_shown_small_with_its_box_in_place() -> None:
 
 def test_a_crowd_is_counted_and_its_highest_faces_named() -> None:
     faces = [scored(track, 1.0, track / 20) for track in range(20)]
-    shown = frame_picture(np.full((100, 100, 3), GREY, np.uint8), 1.0, faces, {})
+    shown = frame_picture(np.full((100, 100, 3), GREY, np.uint8), 1.0, faces, {}, 0.8)
     assert shown.boxes == 20
     assert shown.words.startswith("face 19 scores 0.950, face 18")
     assert shown.words.endswith("and 14 more")
