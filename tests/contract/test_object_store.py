@@ -371,11 +371,17 @@ def exit_status(child: int) -> int:
 
 def mount_small(folder: Path) -> None:
     """Mount a tmpfs of 1 MiB for this process alone; exits with CANNOT_MOUNT where that is not allowed."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     new_mounts, new_user, private_recursive = 0x00020000, 0x10000000, (1 << 18) | (1 << 14)
-    flags = new_mounts if os.geteuid() == 0 else new_mounts | new_user
-    refused = libc.unshare(flags) or libc.mount(b"none", b"/", None, private_recursive, None)
-    if refused or libc.mount(b"small", os.fsencode(folder), b"tmpfs", 0, b"size=1m"):
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(new_mounts | (new_user if user else 0)):
+        sys.exit(CANNOT_MOUNT)
+    if user:  # files need an owner who exists in the new name space
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    private = libc.mount(b"none", b"/", None, private_recursive, None)
+    if private or libc.mount(b"small", os.fsencode(folder), b"tmpfs", 0, b"size=1m,mode=777"):
         sys.exit(CANNOT_MOUNT)
 
 
