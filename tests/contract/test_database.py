@@ -279,6 +279,21 @@ def test_a_sqlite_locked_for_too_long_is_database_away(tmp_path: Path, monkeypat
     engine.dispose()
 
 
+def test_a_sqlite_whose_disk_is_full_is_database_away_and_works_again_with_room(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/farm.db")
+    upgrade(engine)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 60")  # as if the disk ended there
+    with pytest.raises(DatabaseAway, match="full"), database_errors():
+        add_rows(engine, 20_000)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    add_rows(engine, 1)
+    with sessions(engine)() as session:
+        assert len(session.scalars(select(Dataset.id)).all()) == 1
+    engine.dispose()
+
+
 def test_sqlite_survives_a_power_cut_by_its_write_ahead_log(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/farm.db")
     with engine.connect() as connection:

@@ -377,9 +377,12 @@ def mount_small(folder: Path) -> None:
     if libc.unshare(new_mounts | (new_user if user else 0)):
         sys.exit(CANNOT_MOUNT)
     if user:  # files need an owner who exists in the new name space
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        try:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+            Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        except PermissionError:
+            sys.exit(CANNOT_MOUNT)
     private = libc.mount(b"none", b"/", None, private_recursive, None)
     if private or libc.mount(b"small", os.fsencode(folder), b"tmpfs", 0, b"size=1m,mode=777"):
         sys.exit(CANNOT_MOUNT)
