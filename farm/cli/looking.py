@@ -66,12 +66,12 @@ def results(
 
     with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
         if by is not None:
-            sums: Callable[..., Sequence[Any]] = {
+            sums: dict[By, Callable[..., Sequence[Any]]] = {
                 By.DATASET: read.by_dataset,
                 By.LABEL: read.by_label,
                 By.DAY: read.by_day,
-            }[by]
-            write_sums(sums(session, scan_id), written.value, out)
+            }
+            write_sums(sums[by](session, scan_id), written.value, out)
         else:
             latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
             if latest is None:
