@@ -21,12 +21,15 @@ QUIET = {
 
 
 def numbered(frame: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """A picture whose columns are the bits of the frame's number, black or white, under a red top quarter."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    for bit in range(BITS):
-        if frame >> bit & 1:
-            picture[:, bit * width // BITS : (bit + 1) * width // BITS] = 255
+    """A red top quarter over grey, and along the bottom quarter the bits of the frame's number, black or white.
+
+    The rest stays still, so that one clip is one scene.
+    """
+    picture = np.full((height, width, 3), 90, np.uint8)
     picture[: height // 4] = (255, 0, 0)
+    for bit in range(BITS):
+        left, right = bit * width // BITS, (bit + 1) * width // BITS
+        picture[-height // 4 :, left:right] = 255 if frame >> bit & 1 else 0
     return picture
 
 
@@ -34,7 +37,7 @@ def number_of(rgb: NDArray[np.uint8]) -> int:
     """The number that a picture made by `numbered` shows."""
     height, width = rgb.shape[:2]
     middles = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
-    return sum(int(rgb[height // 4 + 8 :, x].mean() > 128) << bit for bit, x in enumerate(middles))
+    return sum(int(rgb[-height // 8 :, x].mean() > 128) << bit for bit, x in enumerate(middles))
 
 
 def write_clip(

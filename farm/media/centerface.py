@@ -74,11 +74,11 @@ def decode(
     from the network's pixels to the frame's.
     """
     rows, cols = np.nonzero(heat[0] > confidence)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         sizes = np.exp(log_sizes[:, rows, cols]) * CELL_PX
-    centres = (np.stack((rows, cols)) + offsets[:, rows, cols] + 0.5) * CELL_PX
-    corners = centres - sizes / 2
-    marks = points[:, rows, cols].reshape(5, 2, -1) * sizes + corners
+        centres = (np.stack((rows, cols)) + offsets[:, rows, cols] + 0.5) * CELL_PX
+        corners = centres - sizes / 2
+        marks = points[:, rows, cols].reshape(5, 2, -1) * sizes + corners
     found = []
     for n in range(len(rows)):
         if not (np.isfinite(sizes[:, n]).all() and (sizes[:, n] >= 1).all()):
