@@ -31,6 +31,8 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     farm.store.put(key, encode_masks(predictions.masks))
     spec = opened.engine.spec
     scored_by = {"engine": spec.name, "device": spec.device, "precision": spec.precision, "seconds": round(seconds, 4)}
+    if spec.weights_sha256:
+        scored_by["weights_sha256"] = spec.weights_sha256
     scored = Scored(batch.crops, predictions, key, scored_by)
     verdict = patiently(farm, lambda: record_scores(farm, lease, scored, opened.card))
     said = f", {verdict.label}" if verdict else ""
