@@ -6,6 +6,7 @@ is then walked from its start. Letters in shapes: H and W of a frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from farm.media.packets import file_name, opened, packets
 FIRST_PACKETS = 64
 """The stream's first frame lies among so many packets, however its frames are reordered."""
 _TOLERANCE_SECONDS = 5e-4
+_TRIES = ((True, True), (True, False), (False, False))
+"""Whether to seek, and whether to leave out frames that no other refers to: cheaper, and sampled frames mostly are not of these."""
 
 
 def frame_at(path: Path, pts_seconds: float, max_frame_pixels: int) -> NDArray[np.uint8]:
@@ -30,20 +33,30 @@ def frame_at(path: Path, pts_seconds: float, max_frame_pixels: int) -> NDArray[n
 
     The time is one that `FrameSource` gave out. Raises BadVideo where no frame has it.
     """
-    with opened(path, max_frame_pixels) as (container, stream):
-        start = min((seconds for _, seconds, _ in islice(packets(container, stream), FIRST_PACKETS)), default=0.0)
-    for seek in (True, False):
+    for seek, nonref in _TRIES:
         with opened(path, max_frame_pixels) as (container, stream):
+            wanted = pts_seconds + _start_seconds(container, stream)
+            stream.codec_context.skip_frame = "NONREF" if nonref else "DEFAULT"
             try:
-                if seek and stream.time_base:
-                    container.seek(int((start + pts_seconds) / stream.time_base), stream=stream)
-                found = _found(container, stream, start + pts_seconds)
+                container.seek(int(wanted / (stream.time_base or 1)) if seek else 0, stream=stream)
+                found = _found(container, stream, wanted)
             except (av.FFmpegError, OSError, ValueError):
                 found = None
             if found is not None:
                 turns = round(found.rotation / 90) % 4
                 return np.ascontiguousarray(np.rot90(found.to_ndarray(format="rgb24"), turns))
     raise BadVideo(f"{file_name(path)} shows no frame at {pts_seconds:.3f} s")
+
+
+def _start_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The first frame's time in the stream's own clock, as far as the file can be read."""
+    start = math.inf
+    try:
+        for _, seconds, _ in islice(packets(container, stream), FIRST_PACKETS):
+            start = min(start, seconds)
+    except (av.FFmpegError, OSError):
+        pass  # what was read before the damage is enough
+    return start if math.isfinite(start) else 0.0
 
 
 def _found(container: InputContainer, stream: VideoStream, seconds: float) -> VideoFrame | None:

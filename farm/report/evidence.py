@@ -21,7 +21,6 @@ from farm.media.masks import outlined, overlay
 CROPS_SHOWN = 8
 CROPS_PER_TRACK = 4
 """Where several faces were judged, none takes all the places."""
-FRAMES_SHOWN = 2
 FRAME_SIDE_PX = 960
 THUMBNAIL_PX = 96
 _TIME_BINS = 16
@@ -78,13 +77,16 @@ class Chooser:
             (first if shares[scored.track] <= CROPS_PER_TRACK else rest).append(scored)
         return sorted((first + rest)[:CROPS_SHOWN], key=lambda scored: (-scored.p_fake, scored.pts_seconds))
 
-    def frames(self) -> list[ScoredFace]:
-        """One crop for each frame worth showing whole: the highest, then the highest of another frame, if possible of another face."""
-        ranked = self.crops()
-        chosen = ranked[:1]
-        others = [scored for scored in ranked[1:] if scored.frame_index != ranked[0].frame_index]
-        others.sort(key=lambda scored: (scored.track == ranked[0].track, -scored.p_fake))
-        return chosen + others[: FRAMES_SHOWN - 1]
+
+def whole_frames(crops: Sequence[ScoredFace], within: Mapping[int, Sequence[ScoredFace]]) -> list[ScoredFace]:
+    """One crop for each frame worth showing whole: the highest, then the highest of a face that is not in that frame.
+
+    `crops` highest first; `within` the faces of each of their frames.
+    """
+    if not crops:
+        return []
+    there = {face.track for face in within[crops[0].frame_index]}
+    return [crops[0], *[scored for scored in crops if scored.track not in there][:1]]
 
 
 def crop_picture(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,15 @@ from farm.errors import FarmError
 from farm.media.batches import decode_batch
 from farm.media.masks import decode_masks
 from farm.media.one_frame import frame_at
-from farm.report.evidence import Chooser, CropPicture, FramePicture, crop_picture, frame_picture, thumbnail
+from farm.report.evidence import (
+    Chooser,
+    CropPicture,
+    FramePicture,
+    crop_picture,
+    frame_picture,
+    thumbnail,
+    whole_frames,
+)
 from farm.report.gather import VideoFacts
 from farm.storage import ObjectStore
 
@@ -45,9 +53,10 @@ def take_pictures(
 ) -> Pictures:
     """The pictures of what was chosen. What the store does not give becomes a complaint, never an error: the verdict stands without."""
     pictures = Pictures()
-    crops, frames = chooser.crops(), chooser.frames()
-    within = _faces_of(session, video, [chosen.frame_index for chosen in frames])
-    looked = _look_up(store, session, [*crops, *(face for faces in within.values() for face in faces)], pictures)
+    crops = chooser.crops()
+    within = _faces_of(session, video, {scored.frame_index for scored in crops})
+    frames = whole_frames(crops, within)
+    looked = _look_up(store, session, [*crops, *(face for at in frames for face in within[at.frame_index])], pictures)
     for scored in crops:
         if found := looked.get((scored.crop_batch_id, scored.row)):
             pictures.crops.append(crop_picture(scored, *found, threshold))
@@ -66,7 +75,7 @@ def take_pictures(
     return pictures
 
 
-def _faces_of(session: Session, video: VideoFacts, frames: Sequence[int]) -> dict[int, list[ScoredFace]]:
+def _faces_of(session: Session, video: VideoFacts, frames: Collection[int]) -> dict[int, list[ScoredFace]]:
     """The faces of each of these frames, highest score first."""
     within: dict[int, list[ScoredFace]] = {index: [] for index in frames}
     for face in face_scores(session, video.scan_video_id) if frames else ():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX, Box
 from farm.db.results import ScoredFace
-from farm.report.evidence import CROPS_PER_TRACK, CROPS_SHOWN, FRAME_SIDE_PX, Chooser, frame_picture
+from farm.report.evidence import CROPS_PER_TRACK, CROPS_SHOWN, FRAME_SIDE_PX, Chooser, frame_picture, whole_frames
 
 GREY = 120
 
@@ -34,9 +34,9 @@ def pixels(uri: str) -> NDArray[np.uint8]:
 
 
 def test_the_highest_crop_is_shown_first_and_its_frame_whole() -> None:
-    chooser = chosen([scored(0, t, 0.2 + t / 1000) for t in range(160)], [0])
-    assert chooser.crops()[0].pts_seconds == 159
-    assert chooser.frames()[0] == chooser.crops()[0]
+    crops = chosen([scored(0, t, 0.2 + t / 1000) for t in range(160)], [0]).crops()
+    assert crops[0].pts_seconds == 159
+    assert whole_frames(crops, {crops[0].frame_index: [crops[0]]}) == [crops[0]]
 
 
 def test_neighbours_in_time_do_not_fill_the_page() -> None:
@@ -49,9 +49,12 @@ def test_one_face_does_not_take_all_places_from_another() -> None:
     assert [crop.track for crop in crops] == [0] * CROPS_PER_TRACK + [1] * (CROPS_SHOWN - CROPS_PER_TRACK)
 
 
-def test_the_second_frame_shows_another_face_where_there_is_one() -> None:
-    frames = chosen([scored(0, 1.0, 0.9), scored(0, 90.0, 0.8), scored(1, 150.0, 0.3)], [0, 1]).frames()
-    assert [frame.track for frame in frames] == [0, 1]
+def test_a_second_frame_is_shown_for_a_face_that_the_first_one_lacks() -> None:
+    alone, beside = scored(0, 1.0, 0.9), scored(1, 1.0, 0.2)
+    crops = [alone, scored(0, 90.0, 0.8), scored(1, 150.0, 0.3)]
+    assert whole_frames(crops, {alone.frame_index: [alone]}) == [crops[0], crops[2]]
+    assert whole_frames(crops, {alone.frame_index: [alone, beside]}) == [crops[0]]
+    assert whole_frames([], {}) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.floats(0, 7200), st.floats(0, 1)), max_size=80))
@@ -60,7 +63,6 @@ def test_whatever_comes_the_choice_is_small_and_holds_the_highest_of_the_tracks(
 ) -> None:
     chooser = chosen([scored(*value) for value in values], [0, 1, 2], end=7200.0)
     assert len(chooser.crops()) <= CROPS_SHOWN
-    assert len(chooser.frames()) <= 2
     assert max((crop.p_fake for crop in chooser.crops()), default=None) == max((v[2] for v in values), default=None)
 
 

@@ -141,7 +141,7 @@ def test_a_video_page_shows_timeline_crops_masks_frames_and_how_it_was_made(scan
     page = Page(write_report(scan.farm, scan.scan_id, tmp_path).parent / f"video-{number}.html")
     assert len([tag for tag in page.all("path") if tag.get("class") == "line"]) == 2
     assert any(tag.get("class") == "limit" for tag in page.all("path"))
-    assert len(page.all("img")) == 2 * 8 + 2
+    assert len(page.all("img")) == 2 * 8 + 1
     assert all(image["alt"] for image in page.all("img"))
     for told in (
         "3 too small",
