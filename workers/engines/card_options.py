@@ -53,8 +53,8 @@ class CardOptions:
         )
 
 
-def first_order(weights: Path, card: ModelCard, options: CardOptions, locks: Path) -> dict[str, Any]:
-    """The order that opens the card. Raises BadModel for a fingerprint in the model card that is no number."""
+def first_order(card: ModelCard, options: CardOptions, locks: Path) -> dict[str, Any]:
+    """The order that opens the card, all but the xmodel. Raises BadModel for a fingerprint in the model card that is no number."""
     fingerprint = card.dpu.get("fingerprint")
     try:
         expected = None if fingerprint is None else int(str(fingerprint), 16)
@@ -62,7 +62,6 @@ def first_order(weights: Path, card: ModelCard, options: CardOptions, locks: Pat
         raise BadModel(f"model card {card.name}: dpu.fingerprint {fingerprint!r} is not hexadecimal") from error
     return {
         "do": "open",
-        "xmodel": str(weights),
         "class_output": card.class_output,
         "mask_output": card.mask_output,
         "side": CROP_SIDE_PX,

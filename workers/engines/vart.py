@@ -92,6 +92,8 @@ class VartEngine:
         self._weights, self._card, self._options = weights, card, options
         self._folder = lock_folder(options.lock_folder)
         self._lock_file = lock_card(self._folder, options.device)
+        # Kept open for restarts: the path may be of a file that the object store takes back once the engine is open.
+        self._xmodel = weights.open("rb")
         self._change = threading.Condition()
         self._life: _Life | None = None
         self._stopped: FarmError | None = None
@@ -200,6 +202,7 @@ class VartEngine:
             self._change.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        self._xmodel.close()
         self._lock_file.close()
 
     @property
@@ -222,10 +225,9 @@ class VartEngine:
             process = None
             try:
                 if not first:
-                    check_weights(self._weights, self._card)
-                process = CardProcess(
-                    self._options.python, first_order(self._weights, self._card, self._options, self._folder)
-                )
+                    check_weights(Path(f"/proc/self/fd/{self._xmodel.fileno()}"), self._card)
+                order = first_order(self._card, self._options, self._folder)
+                process = CardProcess(self._options.python, order, self._xmodel)
                 life = self._open(process)
                 self._publish(life)
                 first = False
@@ -272,6 +274,8 @@ class VartEngine:
             self.spec = EngineSpec("vart", self._options.device, "int8", batch)
             self._canary = Canary(self._card, batch)
             self._golden = golden_pictures()[self._canary.dealt]
+        if self._options.device_index is not None and opened.device_id is None:
+            log.warning("card %s: the runtime does not tell which card it opened", self._options.device)
         self._quantizer = Quantizer(self._card.input_scale, self._card.input_offset, opened.pixels.fix_point)
         self._class_fix_point = opened.classes.fix_point
         self._cut = quantized_cut(mask_cut(self._card), opened.masks.fix_point)
@@ -293,6 +297,7 @@ class VartEngine:
             self._life = life
             self._jobs_since_canary = 0
             self._change.notify_all()
+        log.info("card %s: open, %s, process %s", self._options.device, life.opened.dpu_name, life.process.pid)
 
     def _collect(self, life: _Life) -> None:
         """Take answers until the engine is closed. Raises CardLost or CardQuarantined."""

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +76,8 @@ class Opened:
 class CardProcess:
     """One life of a card's process."""
 
-    def __init__(self, python: str, order: dict[str, Any]) -> None:
-        """Start it and give it the first order. Raises EngineMissing if the interpreter cannot be started.
+    def __init__(self, python: str, order: dict[str, Any], xmodel: BinaryIO) -> None:
+        """Start it and give it the first order, with the open xmodel. Raises EngineMissing if the interpreter cannot be started.
 
         Call it from a thread that lives as long as the process shall: the kernel kills the process when that thread ends.
         """
@@ -85,7 +85,7 @@ class CardProcess:
         self._slots = int(order["slots"])
         self._memory = os.memfd_create("card")
         ours, theirs = socket.socketpair()
-        inherited = (theirs.fileno(), self._memory)
+        inherited = (theirs.fileno(), self._memory, xmodel.fileno())
         arguments = [f"--link={inherited[0]}", f"--memory={inherited[1]}", f"--parent={os.getpid()}"]
         try:
             self._child = subprocess.Popen(
@@ -113,7 +113,7 @@ class CardProcess:
         self._sources.register(self._output, selectors.EVENT_READ)
         #: when it was last heard, on the monotonic clock
         self.heard_at = time.monotonic()
-        self.send(order)
+        self.send({**order, "xmodel": f"/proc/self/fd/{xmodel.fileno()}"})
 
     @property
     def pid(self) -> int:

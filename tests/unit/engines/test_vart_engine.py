@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from card_stand_in import StandInCard, known_network, uynet_network, write_xmodel
+from card_stand_in import FOLDER, StandInCard, known_network, uynet_network, write_xmodel
 from stand_in import integer_network
 
 from farm.contracts import ModelCard
@@ -202,6 +205,38 @@ def test_a_second_worker_on_a_card_is_told_who_has_it(stand_in_card: StandInCard
     stand_in_card.open(model, device="0000:5e:00.0")
     first.close()
     stand_in_card.open(model)
+
+
+def test_the_vendors_modules_are_found_where_its_interpreter_finds_them(
+    stand_in_card: StandInCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process's script lies beside a vart.py of the farm, which must not be taken for the vendor's."""
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+    stand_in_card.open(write_xmodel(tmp_path, known_network()), path=())
+
+
+def test_a_restart_needs_no_file_that_the_store_took_back(stand_in_card: StandInCard, tmp_path: Path) -> None:
+    weights, card = write_xmodel(tmp_path, known_network())
+    engine = stand_in_card.open((weights, card))
+    weights.unlink()
+    os.kill(engine.process_id, signal.SIGKILL)
+    with suppress(EngineBusy):
+        engine.predict(crops(1))
+    assert engine.predict(crops(2)).logits.shape == (2,)
+    assert len(stand_in_card.journal("start")) == 2
+
+
+def test_an_xmodel_that_was_changed_in_place_is_not_opened_again(stand_in_card: StandInCard, tmp_path: Path) -> None:
+    weights, card = write_xmodel(tmp_path, known_network())
+    engine = stand_in_card.open((weights, card))
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    os.kill(engine.process_id, signal.SIGKILL)
+    with suppress(EngineBusy):
+        engine.predict(crops(1))
+    with pytest.raises(CardQuarantined, match=r"cannot be opened again: .* sha256"):
+        engine.predict(crops(1))
 
 
 def test_the_firmware_in_the_environment_is_taken_where_no_setting_names_one(
