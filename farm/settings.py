@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
 
     model: str = Field("", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one")
-    engine: str = Field("onnx", description="onnx, openvino, simulated: never replaced by another one silently")
+    engine: str = Field("onnx", description="onnx, openvino, simulated, vart: never replaced by another one silently")
     engine_threads: int = 1
     card: str = Field("", description="the card this worker drives: names its Celery node, and the device where an engine has several")
     simulated_crops_per_second: float = 316.8

@@ -226,6 +226,20 @@ def test_an_idle_card_whose_process_dies_is_ready_again_for_the_next_call(stand_
     assert engine.losses == 3
 
 
+def test_an_idle_card_that_stops_beating_is_restarted(stand_in_card: StandInCard, model) -> None:
+    engine = stand_in_card.open(model, job_deadline_seconds=DEADLINE_SECONDS)
+    time.sleep(2 * DEADLINE_SECONDS)
+    assert engine.losses == 0
+    stopped = engine.process_id
+    os.kill(stopped, signal.SIGSTOP)
+    deadline = time.monotonic() + BACK_WITHIN_SECONDS
+    while engine.process_id in (stopped, None) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(stopped)
+    np.testing.assert_allclose(engine.predict(batch(2)).logits, expected_logits(2), atol=0.08)
+    assert engine.losses == 1
+
+
 def test_closing_under_load_refuses_the_calls_and_leaves_no_process(stand_in_card: StandInCard, model) -> None:
     stand_in_card.behave(rate=100)
     engine, load = stand_in_card.open(model), Load()

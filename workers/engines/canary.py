@@ -53,11 +53,7 @@ class Canary:
         ]
         if self.reference is None:
             return self._learn(answers)
-        lanes = [
-            lane
-            for lane, picture in enumerate(self.dealt)
-            if answers[lane] != self.reference[picture]
-        ]
+        lanes = [lane for lane, picture in enumerate(self.dealt) if answers[lane] != self.reference[picture]]
         if not lanes:
             return None
         same = ", and answers all pictures the same" if len(set(answers)) == 1 else ""
@@ -81,6 +77,11 @@ class Canary:
             "class": [logit for logit, _ in self.reference],
             "mask_sha256": [digest for _, digest in self.reference],
         }
+
+
+def all_the_same(lanes: NDArray[np.int8]) -> bool:
+    """Whether every lane of a batch holds the same values: answers like that, to different pictures, are a card gone wrong."""
+    return all(np.array_equal(lanes[0], lane) for lane in lanes[1:])
 
 
 def _reference(card: ModelCard) -> list[Answer] | None:

@@ -47,6 +47,12 @@ class Quantizer:
         else:
             cv2.LUT(source, self.table, dst=target)
 
+    def fill(self, pixels: NDArray[np.uint8], lanes: NDArray[np.int8]) -> None:
+        """Quantize N pictures into the first of B lanes and zero the others: the card always gets a full batch."""
+        count = pixels.shape[0]
+        self.quantize(pixels, lanes[:count])
+        lanes[count:] = 0
+
     def _multiply(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
         cv2.convertScaleAbs(source, dst=target, alpha=self._factor, beta=self._constant)
         np.bitwise_xor(target, np.uint8(SHIFT_TO_UNSIGNED), out=target)

@@ -22,7 +22,7 @@ from farm.contracts import CROP_SIDE_PX, EngineSpec, ModelCard, Predictions
 from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError, Fatal
 from farm.settings import settings
 from workers.engines.base import Engine, check_pixels, mask_cut, predictions
-from workers.engines.canary import Canary, golden_pictures
+from workers.engines.canary import Canary, all_the_same, golden_pictures
 from workers.engines.card_lock import lock_card, lock_folder
 from workers.engines.card_options import CardOptions, first_order
 from workers.engines.fix_point import Quantizer, quantized_cut, real_values
@@ -151,7 +151,7 @@ class VartEngine:
         """Quantize one block into a free slot and hand it to the card; waits for a slot."""
         life, index = self._free_slot(call)
         try:
-            fill(life.opened.slots[index], pixels, self._quantizer)
+            self._quantizer.fill(pixels, life.opened.slots[index].pixels)
             with self._change:
                 self._check_usable(call)
                 if life is not self._life:
@@ -247,7 +247,7 @@ class VartEngine:
         opened = process.opened(self._heard(process, deadline))
         self._understand(opened)
         life = _Life(process, opened, deque(range(len(opened.slots))))
-        fill(opened.slots[0], self._golden, self._quantizer)
+        self._quantizer.fill(self._golden, opened.slots[0].pixels)
         process.send({"do": "run", "slot": 0, "job": 0})
         self._heard(process, deadline)
         self._judge(opened.slots[0])
@@ -326,7 +326,7 @@ class VartEngine:
             call.classes[job.rows] = slot.classes.reshape(-1)[:count]
             call.masks[job.rows] = slot.masks.reshape(-1, CROP_SIDE_PX, CROP_SIDE_PX)[:count]
             if all_the_same(slot.classes) and all_the_same(slot.masks) and not all_the_same(slot.pixels):
-                fill(slot, self._golden, self._quantizer)
+                self._quantizer.fill(self._golden, slot.pixels)
                 with self._change:
                     del life.jobs[number]
                     self._send(life, _Job(job.slot, call, job.rows, time.monotonic(), canary=True))
@@ -394,19 +394,6 @@ class VartEngine:
             pause = min(LONGEST_PAUSE_SECONDS, self._options.pause_seconds * 2 ** (self._losses_in_row - 2))
             with self._change:
                 self._change.wait_for(lambda: self._closed, pause)
-
-
-def fill(slot: Slot, pixels: NDArray[np.uint8], quantizer: Quantizer) -> None:
-    """Quantize crops into a slot, zeros in the lanes that are left: the card always gets a full batch."""
-    count = pixels.shape[0]
-    quantizer.quantize(pixels, slot.pixels[:count])
-    slot.pixels[count:] = 0
-
-
-def all_the_same(lanes: NDArray[np.int8]) -> bool:
-    """Whether every lane of a batch holds the same values: answers like that, to different pictures, are a card gone wrong."""
-    first = lanes[0]
-    return all(np.array_equal(first, lane) for lane in lanes[1:])
 
 
 def open_here(weights: Path, card: ModelCard, *, threads: int, device: str | None, rate: float | None) -> Engine:

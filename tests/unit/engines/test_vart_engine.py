@@ -16,9 +16,8 @@ from stand_in import integer_network
 from farm.contracts import ModelCard
 from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError
 from workers.engines.base import sigmoid
-from workers.engines.fix_point import Quantizer, input_table
-from workers.engines.vart import VartEngine, fill
-from workers.engines.vart_process import Slot
+from workers.engines.fix_point import input_table
+from workers.engines.vart import VartEngine
 
 SIDE = 224
 CARD = "card 0000:3b:00.0"
@@ -69,15 +68,6 @@ def test_a_quantized_u_ynet_comes_through_to_the_bit(stand_in_card: StandInCard,
     np.testing.assert_array_equal(answer.masks, sigmoid(mask_logits) > 0.55)
     assert 0.01 < answer.masks.mean() < 0.99
     assert len(set(answer.logits.tolist())) == 3
-
-
-def test_lanes_without_a_crop_are_zero_whatever_was_in_them() -> None:
-    slot = Slot(
-        np.full((6, SIDE, SIDE, 3), 99, np.int8), np.zeros((6, 1), np.int8), np.zeros((6, SIDE, SIDE, 1), np.int8)
-    )
-    fill(slot, crops(2), Quantizer(1 / 255, 0.0, 7))
-    assert not slot.pixels[2:].any()
-    assert slot.pixels[:2].any()
 
 
 def test_the_canary_of_one_opening_is_the_reference_of_the_next(stand_in_card: StandInCard, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_the_fast_way_is_taken_for_pictures_on_the_unit_scale_and_refused_where_
     assert not Quantizer(0.0171, -5.3, 7).straight
 
 
+def test_lanes_without_a_picture_are_zero_whatever_was_in_them() -> None:
+    pixels, lanes = np.full((2, 8, 8, 3), 200, np.uint8), np.full((6, 8, 8, 3), 99, np.int8)
+    quantizer = Quantizer(1 / 255, 0.0, 7)
+    quantizer.fill(pixels, lanes)
+    assert not lanes[2:].any()
+    assert (lanes[:2] == quantizer.table[200]).all()
+
+
 @pytest.mark.parametrize("fix_point", [-2, 0, 3, 7])
 @pytest.mark.parametrize("cut", [-1.7, 0.0, 0.4, 3.0])
 def test_cutting_the_integers_is_cutting_the_real_values(cut: float, fix_point: int) -> None:
