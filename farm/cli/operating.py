@@ -115,4 +115,6 @@ def _database_url(home: Path | None) -> str:
     from farm.settings import settings
 
     folder = home_of(home)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     return settings().database_url if folder is None else embedded_settings(folder).database_url

@@ -78,12 +78,11 @@ def _scan(home: Path, wanted: Wanted, as_json: bool) -> None:
 
     started = time.monotonic()
     try:
-        scans = run_embedded(home, wanted)
+        for scanned in run_embedded(home, wanted):
+            _print_scanned(scanned, home, time.monotonic() - started, as_json)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what is done is kept. Go on with: farm scan --resume --home {home}", file=sys.stderr)
         raise
-    for scanned in scans:
-        _print_scanned(scanned, home, time.monotonic() - started, as_json)
 
 
 def _print_scanned(scanned: Scanned, home: Path, seconds: float, as_json: bool) -> None:

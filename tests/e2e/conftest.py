@@ -8,6 +8,7 @@ from pathlib import Path
 import bad_clips
 import pytest
 from command_line import CommandLine, Scanned
+
 from farm.samples import write_samples
 
 
