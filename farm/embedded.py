@@ -39,7 +39,9 @@ SOCKET_BYTES = 100
 
 STOP_SECONDS = 5.0
 EXIT_CANNOT_START = 69
-"""The crew ends with this where a worker's engine is missing (see workers/app.py)."""
+"""EX_UNAVAILABLE: a worker ends with this where its engine, card or model is not here; starting it again cannot help."""
+CANNOT_START = "worker cannot start: "
+"""How such a worker's last line begins."""
 
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _DIE_WITH_PARENT = 1
@@ -233,9 +235,10 @@ class _Kept:
             self.process.stdin.close()
 
     def last_words(self) -> str:
-        """The last line that the process wrote."""
+        """Why the process ended: its complaint if it made one, else the last line that it wrote."""
         lines = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
-        return f"{lines[-1] if lines else 'the workers ended without a word'} (see {self._log_file})"
+        complaints = [line for line in lines if line.startswith(CANNOT_START)]
+        return f"{(complaints or lines or ['it ended without a word'])[-1]} (see {self._log_file})"
 
 
 def redis_binary() -> Path:

@@ -88,7 +88,10 @@ class Rows:
         record_scores(self.farm, lease, Scored(made_up.crops, scored, f"masks/{batch.id}", {"engine": "by hand"}), card)
 
     def effect(self, scan_id: int) -> dict[str, Any]:
-        """All that a scan leaves behind, without ids, times and attempts: equal for a disturbed and an undisturbed run."""
+        """All that a scan leaves behind, without ids, times and attempts: equal for a disturbed and an undisturbed run.
+
+        Sums are rounded: in which order the batches were added shows in their last bits.
+        """
         with self.farm.sessions() as session:
             scan = session.get_one(Scan, scan_id)
             video_key = {row.id: row.sha256 for row in session.execute(select(Video.id, Video.sha256))}
@@ -103,7 +106,8 @@ class Rows:
                 | _columns(scan, "videos_uncertain videos_no_face videos_unreadable"),
                 "videos": {
                     key[v.id]: _columns(v, "state summary batches_total batches_done batches_failed crops_total")
-                    | _columns(v, "crops_done verdict p_fake reasons")
+                    | _columns(v, "crops_done verdict reasons")
+                    | {"p_fake": None if v.p_fake is None else round(v.p_fake, 12)}
                     for v in videos
                 },
                 "batches": sorted((key[b.scan_video_id], b.position, b.crops, b.state) for b in batches),

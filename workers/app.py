@@ -21,6 +21,7 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from farm.db.models import CropBatchRow, ScanVideo
+from farm.embedded import CANNOT_START, EXIT_CANNOT_START
 from farm.errors import BadVideo, Fatal, Retryable
 from farm.farm import Farm
 from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
@@ -36,9 +37,6 @@ INFER_THREADS = 2
 
 HARD_LIMIT_EXTRA_SECONDS = 30
 """After the soft time limit a child has this long to end by itself before it is killed."""
-
-EXIT_CANNOT_START = 69
-"""EX_UNAVAILABLE: the engine, its card or its model is not here; starting again cannot help."""
 
 _WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow}
 
@@ -146,7 +144,7 @@ def _open_threads_worker(sender: Any, **_: Any) -> None:
             log.warning("the worker waits to open its engine: %s", error)
             time.sleep(2.0)
         except Fatal as error:
-            sys.stderr.write(f"worker cannot start: {error}\n")
+            sys.stderr.write(f"{CANNOT_START}{error}\n")
             sys.stderr.flush()
             raise SystemExit(EXIT_CANNOT_START) from error
 
@@ -175,7 +173,7 @@ def _child_died(sender: Any, task_id: str, exception: BaseException, args: Any, 
         error = WorkerDied(f"the process that worked on it died: {exception}")
     farm = Farm.open(settings())
     try:
-        lease = lease_of(farm, _WORK[sender.name], args[0], f"{sender.request.hostname}/{task_id}")
+        lease = lease_of(farm, _WORK[sender.name], args[0], f"{sender.request.hostname}/{task_id}:")
         if lease is not None:
             fail(farm, lease, error)
     except (Retryable, LeaseLost) as away:

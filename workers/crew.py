@@ -17,11 +17,12 @@ import threading
 import time
 from dataclasses import dataclass
 
+from farm.embedded import EXIT_CANNOT_START
 from farm.farm import Farm
 from farm.jobs.dispatch import Dispatcher
 from farm.queue import INFER_QUEUE, SPLIT_QUEUE, Doorbell, make_app
 from farm.settings import settings
-from workers.app import EXIT_CANNOT_START, run_worker
+from workers.app import run_worker
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from workers.splitter import split_video
 @shared_task(bind=True, name=SPLIT_TASK)
 def split(self: Task[Any, Any], scan_video_id: int) -> str:
     """Split one video of one scan into crop batches."""
-    here, worker = process(), f"{self.request.hostname}/{self.request.id}"
+    here, worker = process(), _worker(self)
 
     def tell(said: str) -> None:
         self.send_event("task-progress", result=said)
@@ -29,5 +30,10 @@ def split(self: Task[Any, Any], scan_video_id: int) -> str:
 @shared_task(bind=True, name=INFER_TASK)
 def infer(self: Task[Any, Any], crop_batch_id: int) -> str:
     """Score one crop batch."""
-    here, worker = process(), f"{self.request.hostname}/{self.request.id}"
+    here, worker = process(), _worker(self)
     return attempt(here.farm, CropBatchRow, crop_batch_id, worker, partial(score_batch, here))
+
+
+def _worker(task: Task[Any, Any]) -> str:
+    """Who holds a lease: the node, the message and the process, for whoever looks for a row's worker or cleans up after it."""
+    return f"{task.request.hostname}/{task.request.id}:{os.getpid()}"

@@ -123,11 +123,11 @@ def held_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
 
 
 def lease_of(farm: Farm, work: Work, row_id: int, worker: str) -> Lease | None:
-    """The lease that this worker holds on the row, for whoever cleans up after a worker process that died."""
+    """The lease whose owner begins with `worker`, for whoever cleans up after a process that died; None where it has ended."""
     with database_errors(), farm.sessions() as session:
         row = session.execute(
             select(work.state, work.lease_owner, work.attempts).where(work.id == row_id)
         ).one_or_none()
-    if row is None or row.state != WorkState.LEASED or not str(row.lease_owner).startswith(f"{worker}#"):
+    if row is None or row.state != WorkState.LEASED or not str(row.lease_owner).startswith(worker):
         return None
     return Lease(work, row_id, row.lease_owner, row.attempts)

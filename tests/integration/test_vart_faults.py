@@ -24,7 +24,7 @@ from farm.errors import CardQuarantined, EngineBusy
 from workers.engines.vart import VartEngine
 
 BATCHES, CROPS, THREADS = 12, 20, 2
-DEADLINE_SECONDS = 0.5
+DEADLINE_SECONDS = 1.0
 BACK_WITHIN_SECONDS = 5.0
 """For the detection, a kill and a start of Python; on an idle machine it takes a tenth of this."""
 
