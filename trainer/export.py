@@ -70,12 +70,17 @@ def export_onnx(model: UYNet, path: Path) -> float:
     assert program is not None
     program.save(str(part), external_data=False)
     difference = difference_to_torch(shipped, part)
+    accept(part, path, difference)
+    return difference
+
+
+def accept(part: Path, path: Path, difference: float) -> None:
+    """Give a freshly written graph its name, or delete it: it must agree with torch and be no larger than allowed. BadModel."""
     size = part.stat().st_size
     if difference > TOLERANCE or size > LARGEST_BYTES:
         part.unlink()
         raise BadModel(f"{path.name} was not written: it differs from torch by {difference:.2e} and has {size} bytes")
     part.replace(path)
-    return difference
 
 
 def difference_to_torch(shipped: nn.Module, path: Path) -> float:

@@ -34,7 +34,7 @@ def _conv_pair(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class UYNet(nn.Module):
-    """The network. Input (B, 3, S, S) float, S a multiple of 16; the exported class head wants S = 224 exactly."""
+    """The network. Input (B, 3, S, S) float, S a multiple of 32; what is exported wants S = 224 exactly."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -64,7 +64,9 @@ class UYNet(nn.Module):
         return features
 
     def _classify(self, bottleneck: Tensor) -> Tensor:
-        pooled = self.pool_7(self.pool_2(bottleneck))
+        pooled = self.pool_2(bottleneck)
+        # Only windows of a crop, as the early training sees them, come in another size than 7x7.
+        pooled = self.pool_7(pooled) if pooled.shape[-1] == 7 else pooled.mean((2, 3), keepdim=True)
         return cast(Tensor, self.class_head(self.dropout(torch.relu(self.dense(pooled)))).flatten(1))
 
     def _decode(self, features: list[Tensor], levels: int) -> Tensor:

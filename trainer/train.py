@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -35,7 +36,10 @@ class Recipe:
     pairs: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
-    warmup_images: int = 4_000
+    warmup_images: int = 2_000
+    #: share of the training, at its start, that sees only a random window of each crop, at the crop's own scale: half the cost
+    window_share: float = 0.6
+    window_px: int = 160
     #: share of the training, at its end, over which the rate falls to zero along a cosine
     cooldown: float = 0.4
     mask_weight: float = 1.0
@@ -100,6 +104,7 @@ def step(state: State, recipe: Recipe, crops: Tensor, masks: Tensor) -> float:
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(recipe, state.step * 2 * recipe.pairs)
     full = (state.step * recipe.full_share) % 1 < recipe.full_share
+    crops, masks = window(state, recipe, crops, masks)
     image = to_input(crops).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         logits = state.model(image) if full else state.model.forward_quarter(image)
@@ -111,6 +116,17 @@ def step(state: State, recipe: Recipe, crops: Tensor, masks: Tensor) -> float:
     state.step += 1
     _follow(state, recipe.ema)
     return float(loss.detach())
+
+
+def window(state: State, recipe: Recipe, crops: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Early in the training one window for the whole batch, later the batch as it is. Never a smaller scale: logits hang on it."""
+    if state.step * 2 * recipe.pairs >= recipe.window_share * recipe.images:
+        return crops, masks
+    free = crops.shape[-1] - recipe.window_px + 1
+    rng = np.random.default_rng((recipe.seed, state.step))
+    top, left = (int(x) for x in rng.integers(free, size=2))
+    rows, columns = slice(top, top + recipe.window_px), slice(left, left + recipe.window_px)
+    return crops[:, :, rows, columns], masks[:, :, rows, columns]
 
 
 @torch.no_grad()
@@ -148,7 +164,13 @@ def restore(path: Path) -> tuple[State, Recipe]:
 
 
 def train(
-    cache: Path, rows: NDArray[Any], run: Path, recipe: Recipe, threads: int = 1, checkpoint_every: int = 50
+    cache: Path,
+    rows: NDArray[Any],
+    run: Path,
+    recipe: Recipe,
+    threads: int = 1,
+    loaders: int = 1,
+    checkpoint_every: int = 25,
 ) -> State:
     """Train until the recipe's pictures are seen, going on from `run/last.pt` if it is there. Logs JSON lines to `run/log.jsonl`."""
     torch.set_num_threads(threads)
@@ -157,7 +179,7 @@ def train(
     state = restore(last)[0] if last.exists() else begin(recipe)
     state.model.train()
     steps = math.ceil(recipe.images / (2 * recipe.pairs))
-    batches = _batches(Pairs(cache, rows, recipe.pairs, recipe.seed, first=state.step))
+    batches = _batches(Pairs(cache, rows, recipe.pairs, recipe.seed, first=state.step), loaders)
     wall, cpu, losses = time.monotonic(), time.process_time(), []
     while state.step < steps:
         losses.append(step(state, recipe, *next(batches)))
@@ -173,9 +195,19 @@ def train(
     return state
 
 
-def _batches(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
-    # One process beside the training: more would starve it on a small machine, and batch order stays that of their numbers.
-    return iter(DataLoader(pairs, batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_one_thread))
+def _batches(pairs: Pairs, loaders: int) -> Iterator[tuple[Tensor, Tensor]]:
+    if not loaders:
+        return iter(pairs)
+    # Spawned, not forked: a fork of a process whose arithmetic threads already run can hang in the child.
+    loader = DataLoader(
+        pairs,
+        batch_size=None,
+        num_workers=loaders,
+        prefetch_factor=4,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn",
+    )
+    return iter(loader)
 
 
 def _one_thread(_: int) -> None:

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from unit.trainer.drawn_faces import draw_face
 
-from tests.unit.trainer.conftest import draw_face
 from trainer import augment
 from trainer.evaluate import PLAIN, video_like
 

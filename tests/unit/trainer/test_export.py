@@ -56,16 +56,25 @@ def test_the_graph_has_no_sigmoid_and_nothing_of_the_training(exported: tuple[UY
     assert not operators & {"Sigmoid", "Dropout", "ReduceMean", "GlobalAveragePool"}
 
 
-def test_weights_that_disagree_with_torch_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "difference_to_torch", lambda *_: 0.1)
+def test_weights_that_disagree_with_torch_do_not_replace_good_ones(tmp_path: Path) -> None:
+    good, part = tmp_path / "w.onnx", tmp_path / "w.onnx.part"
+    good.write_bytes(b"good")
+    part.write_bytes(b"bad")
     with pytest.raises(BadModel, match="differs from torch"):
-        export.export_onnx(UYNet(width=2), tmp_path / "bad.onnx")
-    assert list(tmp_path.iterdir()) == []
+        export.accept(part, good, difference=0.1)
+    assert good.read_bytes() == b"good" and not part.exists()
+
+
+def test_weights_that_are_too_large_to_ship_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "LARGEST_BYTES", 2)
+    (tmp_path / "w.onnx.part").write_bytes(b"bad")
+    with pytest.raises(BadModel, match="3 bytes"):
+        export.accept(tmp_path / "w.onnx.part", tmp_path / "w.onnx", difference=0.0)
 
 
 def test_calibration_finds_the_sigmoid_that_made_the_labels() -> None:
     rng = np.random.default_rng(1)
-    logits = rng.uniform(-6, 6, 20000)
+    logits = rng.uniform(-5, 7, 20000)  # as many of either label: the fit takes both for equally likely
     fake = rng.random(20000) < 1 / (1 + np.exp(-(logits - 1.0) / 2.0))
     temperature, bias = export.fit_sigmoid(logits[~fake], logits[fake])
     assert temperature == pytest.approx(2.0, rel=0.1) and bias == pytest.approx(1.0, abs=0.15)
@@ -86,7 +95,9 @@ def test_false_alarms_are_rare_on_the_harder_set_and_the_farm_abstains_in_betwee
 
 def test_a_card_names_its_weights_and_loads_again(exported: tuple[UYNet, Path]) -> None:
     _, path = exported
-    card = export.write_card(path, 2, "9.9", export.calibrate(scores(1), scores(1)), {"data": "none"}, {"validation": {}})
+    card = export.write_card(
+        path, 2, "9.9", export.calibrate(scores(1), scores(1)), {"data": "none"}, {"validation": {}}
+    )
     assert ModelCard.load(path.with_suffix(".json")) == card
     assert dataclasses.replace(card, sha256="") != card
     assert card.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
