@@ -10,6 +10,7 @@ from typing import Any
 
 from farm.db.results import by_label, scan_results, verdict_counts
 from farm.db.session import database_errors
+from farm.errors import StorageAway
 from farm.farm import Farm
 from farm.report.gather import ListedVideo, engines_of, listed_videos, scan_facts
 from farm.report.page import write_page
@@ -40,9 +41,18 @@ def write_report(
     """Write the report of a scan into `folder` and return the path of its index.html.
 
     A scan that is still running gets a report of what is decided. `on_progress` is told (rows written, rows in all).
-    Raises BadInput for an unknown scan, DatabaseAway where SQL is gone; an object that is missing or away becomes a sentence on the
-    video's page.
+    An object that is missing or away becomes a sentence on the video's page. Raises BadInput for an unknown scan, DatabaseAway where SQL
+    is gone, StorageAway where the folder cannot be written.
     """
+    try:
+        return _write(farm, scan_id, folder, rows_per_part, pages_drawn, on_progress)
+    except OSError as error:
+        raise StorageAway(f"the report cannot be written to {folder}: {error.strerror or error}") from error
+
+
+def _write(
+    farm: Farm, scan_id: int, folder: Path, rows_per_part: int, pages_drawn: int, on_progress: Progress | None
+) -> Path:
     with database_errors(), farm.sessions() as session, farm.sessions() as beside:
         scan, card = scan_facts(session, scan_id)
         counts = verdict_counts(session, scan_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from farm.db.models import Scan
-from farm.errors import BadInput
+from farm.errors import BadInput, StorageAway
 from farm.report import write_report
 
 FAKE = [8.0] * 10
@@ -238,6 +238,20 @@ def test_an_unknown_scan_is_refused_before_anything_is_written(scan, tmp_path: P
     with pytest.raises(BadInput, match="no scan 77"):
         write_report(scan.farm, 77, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(scan, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageAway, match="the report cannot be written to"):
+        write_report(scan.farm, scan.scan_id, tmp_path / "out")
+
+
+def test_a_full_disk_is_told_in_words(scan, seen, tmp_path: Path) -> None:
+    scan.add("in/a.mp4", [seen(0, FAKE)])
+    tmp_path.joinpath("out").mkdir()
+    tmp_path.joinpath("out", "index.html").symlink_to("/dev/full")
+    with pytest.raises(StorageAway, match="No space left on device"):
+        write_report(scan.farm, scan.scan_id, tmp_path / "out")
 
 
 def test_the_text_contrast_of_both_colour_schemes_is_readable() -> None:
