@@ -160,7 +160,7 @@ class Predictions:
     @property
     def mask_area(self) -> NDArray[np.float32]:
         """(B,) float32 share of manipulated pixels, in [0, 1]."""
-        return self.masks.mean(axis=(1, 2), dtype=np.float32)
+        return np.asarray(self.masks.mean(axis=(1, 2), dtype=np.float32), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
