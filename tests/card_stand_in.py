@@ -181,7 +181,8 @@ class StandInCard:
             path=(str(FOLDER),),
             firmware=str(firmware),
             device="0000:3b:00.0",
-            start_deadline_seconds=10,
+            start_deadline_seconds=30,
+            job_deadline_seconds=20,
             lock_folder=str(self.folder / "locks"),
             pause_seconds=0.05,
         )

@@ -110,14 +110,15 @@ class VartEngine:
         self._wait_opened()
 
     def _wait_opened(self) -> None:
-        with self._change:
-            self._change.wait_for(lambda: self._life or self._stopped)
-            stopped = self._stopped
-        if stopped:
+        try:
+            with self._change:
+                self._change.wait_for(lambda: self._life or self._stopped)
+                stopped = self._stopped
+            if stopped:
+                raise stopped
+        except BaseException:
             self.close()
-            raise stopped
-
-    # -- the callers' side --
+            raise
 
     def predict(self, pixels: NDArray[np.uint8]) -> Predictions:
         """Score (B, S, S, 3) uint8 crops of any number.
@@ -215,8 +216,6 @@ class VartEngine:
         """The card's process, None while there is none."""
         with self._change:
             return self._life.process.pid if self._life else None
-
-    # -- the driving thread --
 
     def _drive(self) -> None:
         """Keep the card open until closed or quarantined: start, collect, and after a loss start again."""
