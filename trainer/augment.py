@@ -68,11 +68,8 @@ def apply(recipe: Recipe, crop: Pixels) -> Pixels:
     image = _scale(image, recipe.native_px)
     if recipe.blur:
         soft = cv2.GaussianBlur(image, (0, 0), abs(recipe.blur) if recipe.blur > 0 else 1.0)
-        image = (
-            soft
-            if recipe.blur > 0
-            else np.asarray(cv2.addWeighted(image, 1 - recipe.blur, soft, recipe.blur, 0), np.uint8)
-        )
+        sharp = cv2.addWeighted(image, 1 - recipe.blur, soft, recipe.blur, 0)
+        image = np.asarray(soft if recipe.blur > 0 else sharp, np.uint8)
     if recipe.noise:
         grain = np.random.default_rng(recipe.noise_seed).normal(0, recipe.noise, image.shape)
         image = (image + grain).clip(0, 255).astype(np.uint8)
@@ -113,7 +110,7 @@ def _tint(recipe: Recipe, crop: Pixels) -> Pixels:
 def jpeg(image: Pixels, quality: int) -> Pixels:
     """One JPEG generation at a quality of 1 to 100."""
     _, packed = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)[:, :, ::-1])
 
 
 def h264(image: Pixels, crf: int) -> Pixels:
@@ -128,7 +125,7 @@ def h264(image: Pixels, crf: int) -> Pixels:
     # A frame shifted by a pixel before it makes motion compensation and its residuals part of the traces.
     frames = (np.roll(even, 1, axis=1), even)
     # OpenCV turns RGB into YUV and back ten times faster than a fresh swscale context would.
-    planes = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2YUV_I420) for frame in frames]
+    planes = [np.asarray(cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2YUV_I420), np.uint8) for f in frames]
     packets = [packet for yuv in planes for packet in encoder.encode(av.VideoFrame.from_ndarray(yuv, format="yuv420p"))]
     packets += encoder.encode(None)
     decoder = av.VideoCodecContext.create("h264", "r")

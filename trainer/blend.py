@@ -9,12 +9,13 @@ Letters: S side of a crop; u and v are face coordinates, origin between eyes and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.augment import jpeg
 from trainer.resynth import INNER_PX
 
 Pixels = NDArray[np.uint8]
@@ -82,14 +83,14 @@ def soft_mask(points: NDArray[np.float32], side: int, rng: np.random.Generator) 
     down = mouth - eyes
     across = np.array([down[1], -down[0]], np.float32)
     corners = (eyes + mouth) / 2 + shape[:, :1] * across + shape[:, 1:] * down
-    alpha = np.zeros((side, side), np.float32)
+    alpha: Alpha = np.zeros((side, side), np.float32)
     cv2.fillPoly(alpha, [np.rint(corners * 16).astype(np.int32)], 1.0, lineType=cv2.LINE_8, shift=4)
     alpha = _bend(alpha, rng.uniform(1, 5) * side / 224, rng, cells=int(rng.integers(4, 9)))
     sigma = rng.uniform(1.0, 12.0) * side / 224
-    alpha = cv2.GaussianBlur(alpha, (0, 0), sigma)
+    alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), sigma), np.float32)
     # A Gaussian never quite ends; cut its tail so that "unchanged" means unchanged, and let some masks reach full opacity earlier.
     alpha = np.clip((alpha - 0.02) * rng.uniform(1.05, 1.4), 0, 1)
-    return (alpha * rng.choice([1.0, 1.0, 1.0, 0.85, 0.7])).astype(np.float32)
+    return np.asarray(alpha * rng.choice([1.0, 1.0, 1.0, 0.85, 0.7]), np.float32)
 
 
 def _polygon(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -105,7 +106,7 @@ def _polygon(rng: np.random.Generator) -> NDArray[np.float32]:
     if form == "box":
         # A superellipse: the rounded square of swap pipelines that paste an aligned crop back.
         ring = np.sign(ring) * np.abs(ring) ** 0.35
-        return (ring * [0.95, 1.15] * grow + [0, 0.1]).astype(np.float32)
+        return np.asarray(ring * [0.95, 1.15] * grow + [0, 0.1], np.float32)
     if form == "part":
         centre, half = [((0, 0.5), (0.7, 0.65)), ((0, -0.5), (0.95, 0.4)), ((0, 0.35), (0.85, 0.8))][
             int(rng.integers(3))
@@ -169,7 +170,7 @@ def _bend(image: _Image, amplitude_px: float, rng: np.random.Generator, cells: i
 
 def _colour(crop: Pixels, rng: np.random.Generator, strength: float = 1.0) -> Pixels:
     """Shift channels, brightness, contrast and saturation a little."""
-    image = crop.astype(np.float32)
+    image: NDArray[Any] = crop.astype(np.float32)
     image = (
         (image - 128) * (1 + strength * rng.uniform(-0.12, 0.12))
         + 128
@@ -200,9 +201,7 @@ def _resample(crop: Pixels, rng: np.random.Generator) -> Pixels:
     if way < 0.25:
         small = cv2.bilateralFilter(small, 5, rng.uniform(10, 40), 3)
     elif way < 0.5:
-        small = cv2.imdecode(
-            cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1], cv2.IMREAD_COLOR
-        )
+        small = jpeg(np.asarray(small, np.uint8), int(rng.integers(40, 95)))
     how = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_NEAREST][
         int(rng.choice(4, p=[0.4, 0.35, 0.2, 0.05]))
     ]

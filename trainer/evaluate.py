@@ -20,6 +20,7 @@ from farm.contracts import CROP_SIDE_PX
 from farm.errors import BadInput
 from farm.media.crops import cut, square_box
 from farm.media.faces import Detector, open_detector
+from farm.media.video import sample_frames
 from trainer import augment, blend
 from trainer.dataset import Pair, PairMill, to_input
 from trainer.measure import auc, auc_interval, ellipse, interval, iou
@@ -75,8 +76,14 @@ def validate(
             pairs.append(mill.make(rng, int(row), kind, recipe))
             boxes.append(augment.move(recipe, ellipse(mill.faces.boxes[row], CROP_SIDE_PX)) > 0.5)
         columns.append(_score(model, pairs, boxes, person))
-    return Scores(*(np.concatenate([getattr(c, key) for c in columns]) for key in ("real", "fake", "iou", "ellipse_iou")),
-                  *(tuple(x for c in columns for x in getattr(c, key)) for key in ("groups", "kinds")))  # fmt: skip
+    return Scores(
+        np.concatenate([c.real for c in columns]),
+        np.concatenate([c.fake for c in columns]),
+        np.concatenate([c.iou for c in columns]),
+        np.concatenate([c.ellipse_iou for c in columns]),
+        tuple(group for c in columns for group in c.groups),
+        tuple(kind for c in columns for kind in c.kinds),
+    )
 
 
 def _score(model: UYNet, pairs: list[Pair], guesses: list[NDArray[np.bool_]], person: str) -> Scores:
@@ -156,17 +163,8 @@ def pairs_figures(videos: list[tuple[str, str, NDArray[np.float64]]]) -> dict[st
 def video_logits(model: UYNet, path: Path, detector: Detector, frames: int) -> NDArray[np.float64]:
     """Logits of the largest face in evenly spaced frames of a video, as the farm would cut it."""
     crops = []
-    for rgb in _frames(path, frames):
+    for _, rgb in sample_frames(path, f"uniform:{frames}"):
         if faces := detector.detect(rgb):
             face = max(faces, key=lambda f: f.box.area)
             crops.append(cut(rgb, square_box(face.box, CROP_MARGIN), CROP_SIDE_PX))
     return predict(model, np.stack(crops))[0] if crops else np.empty(0)
-
-
-def _frames(path: Path, count: int) -> list[NDArray[np.uint8]]:
-    import av
-
-    with av.open(str(path)) as container:
-        total = max(container.streams.video[0].frames, 1)
-        wanted = set(np.linspace(0, total - 1, count + 2, dtype=int)[1:-1].tolist())
-        return [frame.to_ndarray(format="rgb24") for i, frame in enumerate(container.decode(video=0)) if i in wanted]

@@ -106,7 +106,7 @@ def crop_largest(
     bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
     if bgr is None:
         return "not a readable picture"
-    rgb = np.ascontiguousarray(bgr[:, :, ::-1])
+    rgb = np.ascontiguousarray(bgr[:, :, ::-1], np.uint8)
     faces = [face for face in detector.detect(rgb) if face.points is not None]
     if not faces:
         return "no face found"

@@ -93,7 +93,7 @@ def _step(model: nn.Module, optimiser: torch.optim.Optimizer, picture: Tensor) -
         ((drawn.diff(dim=d) - picture.diff(dim=d)).abs().mean() for d in (2, 3)), (drawn - picture).abs().mean()
     )
     optimiser.zero_grad()
-    error.backward()  # type: ignore[union-attr]
+    error.backward()
     optimiser.step()
 
 
