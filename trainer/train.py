@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from farm.errors import BadInput
 from trainer.dataset import Pairs, to_input
 from trainer.model import Logits, UYNet
 
@@ -152,7 +153,9 @@ def save(state: State, recipe: Recipe, path: Path) -> None:
 
 
 def restore(path: Path) -> tuple[State, Recipe]:
-    """The state and recipe of a checkpoint."""
+    """The state and recipe of a checkpoint. Raises BadInput if there is none."""
+    if not path.exists():
+        raise BadInput(f"there is no checkpoint at {path}; run `trainer train` first")
     parts = torch.load(path, weights_only=True)
     recipe = Recipe(**parts["recipe"])
     state = begin(recipe)
