@@ -78,10 +78,10 @@ class EmbeddedFarm:
     ) -> None:
         """`chosen` are settings (engine="onnx", model="", ...). Without numbers, as many split workers and infer threads as processors."""
         processors = len(os.sched_getaffinity(0))
-        self._home = home.absolute()
+        self.home = home.absolute()
         self._crew_size = (split_workers or processors, infer_threads or max(2, processors))
         self._events = events
-        self.settings = embedded_settings(self._home, **chosen)
+        self.settings = embedded_settings(self.home, **chosen)
         self._processes: dict[str, _Kept] = {}
         self._stopping = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -89,9 +89,9 @@ class EmbeddedFarm:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        self._home.mkdir(parents=True, exist_ok=True)
-        (self._home / "logs").mkdir(exist_ok=True)
-        self._lock = _lock(self._home)
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "logs").mkdir(exist_ok=True)
+        self._lock = _lock(self.home)
         try:
             self._start()
         except BaseException:
@@ -124,7 +124,7 @@ class EmbeddedFarm:
         upgrade(self.farm.engine)
         find_model(self.farm, self.settings.model)
         release_worker(self.farm, "", refund=False)
-        _wait_for_redis(_socket_path(self._home), self._processes["redis"])
+        _wait_for_redis(_socket_path(self.home), self._processes["redis"])
         crew.tell("go")
         self._supervisor.start()
 
@@ -160,7 +160,7 @@ class EmbeddedFarm:
 
     def _keep(self, name: str, command: Callable[[], list[str]], stdin: int = subprocess.DEVNULL) -> _Kept:
         environment = {**os.environ, **_environment(self.settings), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        kept = self._processes[name] = _Kept(command(), environment, self._home / "logs" / f"{name}.log", stdin)
+        kept = self._processes[name] = _Kept(command(), environment, self.home / "logs" / f"{name}.log", stdin)
         return kept
 
     def _crew_command(self) -> list[str]:
@@ -169,7 +169,7 @@ class EmbeddedFarm:
         return [sys.executable, "-m", "workers.crew", "--split", str(split), "--infer", str(infer), *events]
 
     def _redis_command(self) -> list[str]:
-        path = _socket_path(self._home)
+        path = _socket_path(self.home)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         options = {"port": "0", "unixsocket": str(path), "unixsocketperm": "700", "dir": str(path.parent), "save": ""}
