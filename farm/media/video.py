@@ -8,6 +8,7 @@ Letters in shapes: H and W of a frame.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ class FrameSource:
         if self._undecodable:
             notes.append(f"{self._undecodable} of {self._index.packets} packets do not decode")
         if self._damaged:
-            notes.append(f"{self._damaged} frames are damaged and were left out")
+            notes.append(f"{self._damaged} frames are damaged, or built on damaged ones, and were left out")
         if self._oversized:
             notes.append(
                 f"{self._oversized} frames are larger than {self._max_frame_pixels:,} pixels and were left out"
@@ -139,7 +140,8 @@ class FrameSource:
         stride, index = int(self._sampling.value), 0
         for packet, _, _ in _until_broken(container, stream):
             for frame in self._decode(stream, packet):
-                if index % stride == 0 and self._is_good(frame):
+                good = self._is_good(frame)
+                if good and index % stride == 0:
                     yield FrameRef(index, self._seconds(frame)), frame
                 index += 1
 
@@ -150,8 +152,7 @@ class FrameSource:
         asked = _Asked(self._targets, self._index.group_seconds)
         for frame in self._frames_near(asked, container, stream):
             if self._is_good(frame) and asked.takes(self._seconds(frame)):
-                number = frame.opaque
-                yield FrameRef(number if isinstance(number, int) else 0, self._seconds(frame)), frame
+                yield FrameRef(_number(frame), self._seconds(frame)), frame
 
     def _frames_near(self, asked: _Asked, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """The frames from each key frame that has targets before the next one, up to the last of these targets."""
@@ -180,6 +181,8 @@ class FrameSource:
             return stream.decode(packet)
         except (av.FFmpegError, OSError):
             self._undecodable += 1
+            if packet is not None:
+                self._mark_broken(_number(packet))
             return []
 
     def _drain(self, stream: VideoStream) -> list[VideoFrame]:
@@ -189,11 +192,24 @@ class FrameSource:
         return frames
 
     def _is_good(self, frame: VideoFrame) -> bool:
-        """False, and counted, for a frame that the decoder patched up or whose size bursts the bounds."""
-        self._damaged += frame.is_corrupt
+        """False, and counted, for a frame that the decoder patched up, or built on such a one, or too large.
+
+        The decoder marks the patched frame alone; what is smeared from it would be taken for a manipulation, up to the
+        next key frame.
+        """
+        number = _number(frame)
+        if frame.is_corrupt:
+            self._mark_broken(number)
+        elif frame.key_frame:
+            del self._broken[: bisect_left(self._broken, number)]
+        damaged = bool(self._broken) and self._broken[0] <= number
         oversized = frame.width * frame.height > self._max_frame_pixels
+        self._damaged += damaged
         self._oversized += oversized
-        return not (frame.is_corrupt or oversized)
+        return not (damaged or oversized)
+
+    def _mark_broken(self, number: int) -> None:
+        insort(self._broken, number)
 
     def _seconds(self, frame: VideoFrame) -> float:
         """A frame's presentation time from the stream's start, by the stream's clock: a drained frame has lost its own."""
@@ -203,6 +219,8 @@ class FrameSource:
     def _forget(self) -> None:
         self.frames_read = self.packets_decoded = 0
         self._undecodable = self._damaged = self._oversized = 0
+        # numbers of the packets that failed since the latest sound key frame: in decoding order, unlike the frames
+        self._broken: list[int] = []
         # AVI has no presentation times and gives a B-frame that of its neighbour; time still never runs backwards
         self._latest_seconds = 0.0
 
@@ -267,6 +285,11 @@ def _until_broken(
     except (av.FFmpegError, OSError):
         pass
     yield None, np.inf, True
+
+
+def _number(coded: VideoFrame | Packet[VideoStream]) -> int:
+    """The number of a packet in its file, or of the one that a frame was decoded from."""
+    return coded.opaque if isinstance(coded.opaque, int) else 0
 
 
 def _upright(rgb: NDArray[np.uint8], rotation_degrees: float) -> NDArray[np.uint8]:

@@ -138,6 +138,13 @@ def test_a_batch_given_out_is_not_touched_again(clip: Path) -> None:
     assert all(encode_batch(batch) == content for batch, content in given)
 
 
+def test_a_split_can_be_done_again(clip: Path) -> None:
+    splitting = split(clip, replace(SHARP, sampling="every:3"), Scripted(lambda n: [face(30), face(90)]))
+    first, seen = [encode_batch(batch) for batch in splitting], splitting.summary
+    assert [encode_batch(batch) for batch in splitting] == first
+    assert splitting.summary == seen
+
+
 def test_batches_come_while_the_video_is_read(clip: Path) -> None:
     looked_at: list[int] = []
     watching = Scripted(lambda n: looked_at.append(n) or [face(30)])  # type: ignore[func-returns-value]

@@ -21,6 +21,13 @@ def test_a_face_that_moves_keeps_its_number() -> None:
     assert tracker.tracks == 1
 
 
+def test_a_face_that_moves_by_almost_its_own_size_keeps_its_number() -> None:
+    tracker = Tracker()
+    tracker.follow(SCENE, 0, [face(20)])
+    assert tracker.follow(SCENE, 1, [face(20 + 42, 100 + 30)]) == [0]
+    assert tracker.follow(SCENE, 2, [face(20 + 42 + 130)]) == [1]
+
+
 def test_two_faces_keep_their_numbers_whatever_order_they_come_in() -> None:
     tracker = Tracker()
     assert tracker.follow(SCENE, 0, [face(20), face(200)]) == [0, 1]
