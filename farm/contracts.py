@@ -83,7 +83,8 @@ class Face:
     box: Box
     #: the detector's confidence in [0, 1]
     confidence: float
-    #: five points (left eye, right eye, nose, left and right mouth corner as seen in the image), (5, 2) float32 in source pixels; None if the detector has none
+    #: (5, 2) float32 in source pixels: left eye, right eye, nose, left and right mouth corner as seen in the image; None if the
+    #: detector has none
     points: NDArray[np.float32] | None = None
 
 
@@ -116,7 +117,9 @@ class CropBatch:
     def __post_init__(self) -> None:
         shape = (len(self.crops), CROP_SIDE_PX, CROP_SIDE_PX, 3)
         if self.pixels.dtype != np.uint8 or self.pixels.shape != shape:
-            raise BadObject(f"crop batch {self.index}: pixels are {self.pixels.dtype} {self.pixels.shape}, expected uint8 {shape}")
+            raise BadObject(
+                f"crop batch {self.index}: pixels are {self.pixels.dtype} {self.pixels.shape}, expected uint8 {shape}"
+            )
         if not self.crops:
             raise BadObject(f"crop batch {self.index} is empty")
 
@@ -150,8 +153,14 @@ class Predictions:
 
     def __post_init__(self) -> None:
         b = self.logits.shape[0] if self.logits.ndim == 1 else -1
-        if self.logits.shape != (b,) or self.p_fake.shape != (b,) or self.masks.shape != (b, CROP_SIDE_PX, CROP_SIDE_PX):
-            raise BadObject(f"predictions disagree: logits {self.logits.shape}, p_fake {self.p_fake.shape}, masks {self.masks.shape}")
+        if (
+            self.logits.shape != (b,)
+            or self.p_fake.shape != (b,)
+            or self.masks.shape != (b, CROP_SIDE_PX, CROP_SIDE_PX)
+        ):
+            raise BadObject(
+                f"predictions disagree: logits {self.logits.shape}, p_fake {self.p_fake.shape}, masks {self.masks.shape}"
+            )
         if not (np.isfinite(self.logits).all() and np.isfinite(self.p_fake).all()):
             raise BadObject("predictions hold NaN or infinity")
         if ((self.p_fake < 0) | (self.p_fake > 1)).any():
@@ -224,7 +233,9 @@ class ModelCard:
         if not 0 <= self.real_below <= self.threshold <= 1:
             raise BadModel(f"model card {self.name}: 0 <= real_below <= threshold <= 1 does not hold")
         if self.logit_polarity not in ("fake", "real"):
-            raise BadModel(f"model card {self.name}: logit_polarity is {self.logit_polarity!r}, expected 'fake' or 'real'")
+            raise BadModel(
+                f"model card {self.name}: logit_polarity is {self.logit_polarity!r}, expected 'fake' or 'real'"
+            )
         if self.temperature <= 0:
             raise BadModel(f"model card {self.name}: temperature must be above 0")
 

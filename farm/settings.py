@@ -13,29 +13,47 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore")
 
-    database_url: str = Field("", description="SQLAlchemy URL; empty means no farm is configured (use the embedded one)")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty means no farm is configured (use the embedded one)"
+    )
     redis_url: str = Field("", description="redis://, rediss:// or redis+socket:// URL of the doorbell")
     storage_url: str = Field("", description="file:///folder or s3://bucket/prefix")
     s3_endpoint_url: str = Field("", description="any S3 endpoint; empty means AWS")
     s3_region: str = "us-east-1"
 
-    model: str = Field("", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one")
+    model: str = Field(
+        "", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one"
+    )
     engine: str = Field("onnx", description="onnx, openvino, simulated, vart: never replaced by another one silently")
     engine_threads: int = 1
-    card: str = Field("", description="the card this worker drives: names its Celery node, and the device where an engine has several")
+    card: str = Field(
+        "", description="the card this worker drives: names its Celery node, and the device where an engine has several"
+    )
     simulated_crops_per_second: float = 316.8
 
     vart_python: str = Field("", description="interpreter of the vendor's environment (Python 3.8 with vart and xir)")
     vart_path: str = Field("", description="folders for that interpreter's module path, joined by ':'")
     vart_firmware: str = Field("", description="the card's xclbin; empty takes XLNX_VART_FIRMWARE from the environment")
     vart_device: str = Field("card-0", description="the card's name in records, locks and messages, best its BDF")
-    vart_device_index: int | None = Field(None, description="the runtime's number of this card, to pin and verify; None: it sees one")
-    vart_device_contexts: int = Field(4, description="device contexts a runner opens (RTENGINE_NUM_WORKERS); the vendor's 64 is wasteful")
+    vart_device_index: int | None = Field(
+        None, description="the runtime's number of this card, to pin and verify; None: it sees one"
+    )
+    vart_device_contexts: int = Field(
+        4, description="device contexts a runner opens (RTENGINE_NUM_WORKERS); the vendor's 64 is wasteful"
+    )
     vart_jobs: int = Field(4, ge=1, le=16, description="jobs kept in flight on a card")
-    vart_job_deadline_seconds: float = Field(5.0, gt=0, description="silence of a card at work after which it counts as hung")
-    vart_start_deadline_seconds: float = Field(120.0, gt=0, description="longest start of a card, loading its xclbin included")
-    vart_canary_jobs: int = Field(512, ge=1, description="the card is asked its golden pictures again after so many jobs")
-    vart_lock_folder: str = Field("", description="one lock file per card, shared by a host's workers; empty: in the temporary folder")
+    vart_job_deadline_seconds: float = Field(
+        5.0, gt=0, description="silence of a card at work after which it counts as hung"
+    )
+    vart_start_deadline_seconds: float = Field(
+        120.0, gt=0, description="longest start of a card, loading its xclbin included"
+    )
+    vart_canary_jobs: int = Field(
+        512, ge=1, description="the card is asked its golden pictures again after so many jobs"
+    )
+    vart_lock_folder: str = Field(
+        "", description="one lock file per card, shared by a host's workers; empty: in the temporary folder"
+    )
 
     sampling: str = "keyframes"
     detector: str = Field("centerface", description="face detector")
@@ -43,20 +61,28 @@ class Settings(BaseSettings):
     detector_confidence: float = 0.5
     batch_crops: int = 64
     min_face_px: int = Field(40, description="shorter side of a face box below which a face is too small to judge")
-    min_sharpness: float = Field(4.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred")
+    min_sharpness: float = Field(
+        4.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred"
+    )
     min_brightness: float = Field(20.0, description="mean grey level of 255 below which a crop is too dark")
-    max_frame_pixels: int = Field(100_000_000, description="a video with larger frames is UNREADABLE rather than a memory bomb")
+    max_frame_pixels: int = Field(
+        100_000_000, description="a video with larger frames is UNREADABLE rather than a memory bomb"
+    )
 
     lease_seconds: float = 120.0
     max_attempts: int = 3
     retry_seconds: float = Field(5.0, description="first pause before a failed row is tried again; doubles per attempt")
     dispatch_window: int = Field(64, description="messages kept in Redis per queue")
     dispatch_interval_seconds: float = 0.2
-    ring_again_seconds: float = Field(60.0, description="a row rung for this long ago and still unclaimed is rung again")
+    ring_again_seconds: float = Field(
+        60.0, description="a row rung for this long ago and still unclaimed is rung again"
+    )
     split_time_limit_seconds: int = 3600
     split_memory_limit_bytes: int = 4 * 1024**3
 
-    flower_password: SecretStr = Field(SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone")
+    flower_password: SecretStr = Field(
+        SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone"
+    )
 
 
 @cache

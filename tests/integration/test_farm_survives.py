@@ -245,5 +245,5 @@ def test_a_home_whose_path_is_too_long_for_a_socket_works(tmp_path, clips, start
 def test_an_engine_that_is_not_here_is_said_at_once(start, clips):
     with start(engine="vart") as embedded:
         scan_id = send(embedded, clips)
-        with pytest.raises(FarmError, match="worker cannot start: .* is no xmodel"):
+        with pytest.raises(FarmError, match=r"worker cannot start: .* is no xmodel"):
             embedded.wait(scan_id)
