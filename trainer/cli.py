@@ -68,7 +68,7 @@ def evaluate(work: Work = WORK, pairs: PairsFolder = None, threads: Threads = 1)
 
     from trainer import evaluate as measure
     from trainer import prepare as stage
-    from trainer import splits
+    from trainer import splits, swap_pairs
     from trainer.dataset import PairMill
     from trainer.train import restore
 
@@ -78,7 +78,7 @@ def evaluate(work: Work = WORK, pairs: PairsFolder = None, threads: Threads = 1)
     mill = PairMill.open(work / "cache", rows)
     figures = {"validation": measure.summarise(measure.validate(state.average, mill, rows))}
     if pairs is not None:
-        figures["swap_pairs"] = measure.pairs_report(state.average, pairs)
+        figures["swap_pairs"] = swap_pairs.report(state.average, pairs)
     typer.echo(json.dumps(figures, indent=2))
 
 
@@ -117,4 +117,9 @@ def main() -> None:
         app()
     except FarmError as error:
         typer.secho(f"trainer: {error}", fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from error
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "onnx", "onnxscript"):
+            raise
+        typer.secho(f"trainer: {error.name} is not installed: run `make install-trainer`", fg=typer.colors.RED, err=True)
         raise SystemExit(1) from error

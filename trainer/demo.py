@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from farm.contracts import ModelCard
-from trainer import evaluate, export, prepare, resynth, splits
+from trainer import evaluate, export, prepare, resynth, splits, swap_pairs
 from trainer.dataset import PairMill
 from trainer.train import Recipe, State, restore, train
 
@@ -56,7 +56,7 @@ def ship(cache: Path, checkpoint: Path, out: Path, pairs: Path | None, version: 
     }
     metrics["validation_video_like"] = evaluate.summarise(hard)
     if pairs is not None:
-        metrics["swap_pairs"] = evaluate.pairs_report(state.average, pairs)
+        metrics["swap_pairs"] = swap_pairs.report(state.average, pairs)
     weights = out / f"uynet-w{recipe.width}.onnx"
     metrics["onnx_difference"] = export.export_onnx(state.average, weights)
     training = _training(state, recipe, len(train_rows), len(validation_rows))

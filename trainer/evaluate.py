@@ -1,15 +1,12 @@
-"""How good weights are: on held-out persons with fakes of our own making, and on a folder of real/fake video pairs.
+"""How good weights are on held-out persons, with fakes of our own making. What `swap_pairs` measures is another question.
 
-The pairs are looked at, never learnt from: no threshold, checkpoint or setting may be chosen by what they say.
 B crops, S crop side.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX
-from farm.errors import BadInput
-from farm.media.crops import cut, square_box
-from farm.media.faces import Detector, open_detector
-from farm.media.video import sample_frames
 from trainer import augment, blend
 from trainer.dataset import Pair, PairMill, to_input
 from trainer.measure import auc, auc_interval, ellipse, interval, iou
 from trainer.model import UYNet
-from trainer.prepare import CROP_MARGIN
 
 PLAIN = augment.Recipe(False, (0.0, 0.0, 1.0), (1, 1, 0, 1, 1, 1, 1), False, CROP_SIDE_PX, 0.0, 0.0, 0, ())
 """The recipe that leaves a picture as it is."""
@@ -119,52 +111,3 @@ def video_like(rng: np.random.Generator) -> augment.Recipe:
     native = int(rng.integers(90, 150))
     twice = tuple(("h264", int(rng.integers(23, 34)), 1.0) for _ in range(2))
     return augment.Recipe(base.flip, base.window, base.colour, False, native, 0.0, base.noise, base.noise_seed, twice)
-
-
-def pairs_report(model: UYNet, folder: Path, frames_per_video: int = 8) -> dict[str, Any]:
-    """AUC by frame and by video on a folder with `videos.csv` and `pairs/`; the interval draws whole groups of people."""
-    detector = open_detector("centerface", side_px=320, confidence=0.5)
-    with (folder / "videos.csv").open(newline="") as file:
-        listed = [row for row in csv.DictReader(file) if row["file"].startswith("pairs/")]
-    if not listed:
-        raise BadInput(f"{folder}/videos.csv lists no pairs")
-    videos = [
-        (row["label"], row["group"], video_logits(model, folder / row["file"], detector, frames_per_video))
-        for row in listed
-    ]
-    return pairs_figures([(label, group, logits) for label, group, logits in videos if len(logits)])
-
-
-def pairs_figures(videos: list[tuple[str, str, NDArray[np.float64]]]) -> dict[str, Any]:
-    """Figures of (label, group, frame logits) per video."""
-
-    def by(rows: NDArray[np.intp], whole: bool) -> float:
-        sides: dict[str, list[float]] = {"REAL": [], "FAKE": []}
-        for i in rows:
-            label, _, logits = videos[i]
-            sides[label] += [float(logits.mean())] if whole else logits.tolist()
-        return (
-            auc(np.array(sides["REAL"]), np.array(sides["FAKE"])) if sides["REAL"] and sides["FAKE"] else float("nan")
-        )
-
-    everything = np.arange(len(videos))
-    groups = [group for _, group, _ in videos]
-    figures: dict[str, Any] = {
-        "videos": len(videos),
-        "groups": len(set(groups)),
-        "frames": sum(len(v[2]) for v in videos),
-    }
-    for key, whole in (("frame_auc", False), ("video_auc", True)):
-        low, high = interval(lambda rows, whole=whole: by(rows, whole), groups)  # type: ignore[misc]
-        figures |= {key: round(by(everything, whole), 3), f"{key}_95": [round(low, 3), round(high, 3)]}
-    return figures
-
-
-def video_logits(model: UYNet, path: Path, detector: Detector, frames: int) -> NDArray[np.float64]:
-    """Logits of the largest face in evenly spaced frames of a video, as the farm would cut it."""
-    crops = []
-    for _, rgb in sample_frames(path, f"uniform:{frames}"):
-        if faces := detector.detect(rgb):
-            face = max(faces, key=lambda f: f.box.area)
-            crops.append(cut(rgb, square_box(face.box, CROP_MARGIN), CROP_SIDE_PX))
-    return predict(model, np.stack(crops))[0] if crops else np.empty(0)

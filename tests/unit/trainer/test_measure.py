@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.evaluate import pairs_figures
 from trainer.measure import auc, auc_interval, ellipse, iou
+from trainer.swap_pairs import Twins, changes, figures
 
 
 def test_auc_is_one_half_or_zero_where_it_must_be() -> None:
@@ -44,10 +44,23 @@ def test_the_guessed_ellipse_fills_its_box() -> None:
     assert drawn.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
 
 
+def twins(group: str, real: list[float], fake: list[float]) -> Twins:
+    return Twins(group, np.array(real), np.array(fake), mask_iou=0.5, ellipse_iou=0.25)
+
+
 def test_pairs_are_judged_by_frame_and_by_video_over_groups_of_people() -> None:
-    videos = [("REAL", "a", np.array([0.0, 3.0])), ("FAKE", "a", np.array([2.0, 2.0])),
-              ("REAL", "b", np.array([1.0])), ("FAKE", "b", np.array([4.0]))]  # fmt: skip
-    figures = pairs_figures(videos)
-    assert figures["video_auc"] == 1.0
-    assert figures["frame_auc"] == pytest.approx(7 / 9, abs=1e-3)
-    assert figures["groups"] == 2 and figures["frames"] == 6
+    found = figures([twins("a", [0.0, 3.0], [2.0, 2.0]), twins("b", [1.0], [4.0])])
+    assert found["video_auc"] == 1.0
+    assert found["frame_auc"] == pytest.approx(7 / 9, abs=1e-3)
+    assert (found["pairs"], found["groups"], found["frames"]) == (2, 2, 6)
+    assert found["fakes_above_their_own_real"] == "2 of 2"
+    assert (found["mask_iou"], found["ellipse_iou"]) == (0.5, 0.25)
+
+
+def test_changes_are_where_twins_differ_and_not_where_only_their_encoding_does() -> None:
+    real = np.full((224, 224, 3), 120, np.uint8)
+    fake = np.asarray(real + np.random.default_rng(0).integers(-4, 5, real.shape), np.uint8)
+    fake[80:140, 80:140] = 200
+    changed = changes(fake, real)
+    assert changed[90:130, 90:130].all()
+    assert not changed[:60].any()

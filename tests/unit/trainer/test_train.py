@@ -24,14 +24,17 @@ def test_the_rate_rises_stays_and_falls_to_zero() -> None:
     assert rates[5] == pytest.approx(0.5) and rates[6] == 0.0
 
 
-def test_a_positive_class_logit_and_a_mask_of_one_mean_fake() -> None:
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+def test_a_positive_class_logit_and_a_mask_of_one_mean_fake(weights: tuple[float, float]) -> None:
+    recipe = train.Recipe(ranking_weight=weights[0], mask_weight=weights[1])
     masks = torch.zeros(2, 1, 8, 8)
     masks[1, :, 2:6, 2:6] = 1
     right = Logits(torch.tensor([[-3.0], [3.0]]), (masks - 0.5) * 8)
-    swapped = Logits(-right.class_logit, right.mask_logit)
-    inverted = Logits(right.class_logit, -right.mask_logit)
-    best = train.loss_of(right, masks, TINY)
-    assert best < train.loss_of(swapped, masks, TINY) and best < train.loss_of(inverted, masks, TINY)
+    assert train.loss_of(right, masks, recipe) < train.loss_of(
+        Logits(-right.class_logit, right.mask_logit), masks, recipe
+    )
+    inverted = train.loss_of(Logits(right.class_logit, -right.mask_logit), masks, recipe)
+    assert (train.loss_of(right, masks, recipe) < inverted) == bool(recipe.mask_weight)
 
 
 def test_a_tiny_network_learns_one_batch_by_heart(cache: Path) -> None:
