@@ -54,3 +54,16 @@ def test_the_command_has_a_verb_for_every_stage() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
     assert all(verb in shown.output for verb in ("prepare", "train", "evaluate", "export", "demo-weights"))
+
+
+def test_a_stage_without_torch_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_torch() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "app", without_torch)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    assert "torch is not installed; run `make install-trainer`" in capsys.readouterr().err
