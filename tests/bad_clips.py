@@ -35,6 +35,8 @@ def write(folder: Path) -> None:
     (folder / "dangling.mp4").symlink_to("nowhere.mp4")
     (folder / "loop.mp4").symlink_to("loop.mp4")
     os.mkfifo(folder / "pipe.mp4")
+    (folder / "locked.mp4").write_bytes(data)
+    (folder / "locked.mp4").chmod(0)
 
 
 def video(path: Path, *, frames: int, side_px: int = 128) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import bad_clips
@@ -94,9 +95,9 @@ def test_a_database_that_is_away_is_one_line(line: CommandLine, environment: dic
     assert one_line(ran.err)
 
 
-def limit_file_size() -> None:
-    """As a disk that takes one more megabyte per file. Python ignores the signal, so that a write fails as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+def room_per_file(mebibytes: int) -> Callable[[], None]:
+    """As a disk on which no file has more room than this. Python ignores the signal, so that a write fails as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (mebibytes << 20, mebibytes << 20))
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(line: CommandLine, tmp_path: Path) -> None:
@@ -104,13 +105,30 @@ def test_a_full_disk_is_said_and_nothing_is_lost(line: CommandLine, tmp_path: Pa
     bad_clips.video(clip, frames=50)
     with clip.open("ab") as file:
         file.write(b"\0" * (2 << 20))
-    full = line.run("scan", clip, "--home", home, preexec_fn=limit_file_size)
+    full = line.run("scan", clip, "--home", home, preexec_fn=room_per_file(1))
     assert full.code == 1
     assert one_line(full.err)
     assert line.left_behind() == []
     later = line.run("scan", clip, "--home", home, "--json")
     assert later.code == 0, later.err
     assert later.last_line["verdicts"] == {"NO_FACE": 1}
+
+
+def test_a_disk_that_fills_during_a_scan_costs_one_video_until_it_is_scanned_again(
+    line: CommandLine, tmp_path: Path, clips: Path
+) -> None:
+    """A batch of 64 crops is 9.2 MiB; the weights and the videos are smaller."""
+    home = tmp_path / "home"
+    scan = ("scan", clips / "portrait.mp4", clips / "whole.mp4", "--home", home, "--sampling", "every:2", "--json")
+    full = line.run(*scan, env={"FARM_MAX_ATTEMPTS": "1"}, preexec_fn=room_per_file(9))
+    assert full.code == 0, full.err
+    assert full.last_line["verdicts"] == {"NO_FACE": 1, "UNREADABLE": 1}
+    assert "is full: File too large" in " ".join(line.run("status", "--home", home).out.split())
+    line.run("rescan", "1", "--home", home)
+    again = line.run("scan", "--resume", "--home", home, "--json")
+    assert again.code == 0, again.err
+    assert set(again.last_line["verdicts"]) <= {"NO_FACE", "UNCERTAIN", "REAL", "FAKE"}
+    assert line.left_behind() == []
 
 
 def test_a_home_in_use_is_said(line: CommandLine, tmp_path: Path, clips: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -95,6 +96,13 @@ def test_a_video_without_a_face_says_so_whatever_it_is_called(scanned: Scanned, 
     row = scanned.result(name)
     assert row["verdict"] == "NO_FACE"
     assert row["frames_read"] >= 1
+
+
+def test_a_file_that_may_not_be_read_is_unreadable_to_who_may_not(scanned: Scanned, clips: Path) -> None:
+    row = scanned.result("locked.mp4")
+    allowed = os.access(clips / "locked.mp4", os.R_OK)
+    assert row["verdict"] == ("NO_FACE" if allowed else "UNREADABLE")
+    assert allowed or "Permission denied" in " ".join(row["reasons"])
 
 
 def test_of_a_truncated_file_is_scanned_what_decodes_and_it_says_so(scanned: Scanned) -> None:
