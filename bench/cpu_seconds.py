@@ -18,7 +18,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
-LOOK_EVERY_SECONDS = 0.1
+LOOK_EVERY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
