@@ -78,13 +78,15 @@ def open_store(url: str, *, endpoint_url: str | None = None, region: str | None 
     Raises BadInput for any other URL, StorageAway where a folder cannot be made. S3 is not asked before the first use.
     """
     from farm.storage.local import LocalStore
-    from farm.storage.s3 import S3Store
 
     scheme, _, rest = url.partition("://")
     if scheme == "file" and rest.startswith("/"):
         return LocalStore(Path(unquote(rest)))
     bucket, _, prefix = rest.partition("/")
     if scheme == "s3" and bucket:
+        # boto3 takes longer to load than everything else a farm without S3 needs to look at its results
+        from farm.storage.s3 import S3Store
+
         endpoint = settings().s3_endpoint_url if endpoint_url is None else endpoint_url
         return S3Store(bucket, prefix, endpoint_url=endpoint, region=region or settings().s3_region)
     raise BadInput(f"{url!r} is no storage URL: expected file:///folder or s3://bucket/prefix")
