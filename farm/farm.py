@@ -1,14 +1,16 @@
-"""What every use case needs: the settings, a session factory and the object store, opened together."""
+"""What every use case needs: the settings, the database and the object store, opened together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from farm.db.session import open_engine, sessions
+from farm.db.session import database_errors, open_engine, sessions
 from farm.errors import BadInput
 from farm.settings import Settings
 from farm.storage import ObjectStore, open_store
@@ -16,7 +18,7 @@ from farm.storage import ObjectStore, open_store
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """One farm as seen from one process. `begin()` is how every transaction starts."""
+    """One farm as seen from one process."""
 
     settings: Settings
     engine: Engine
@@ -33,6 +35,20 @@ class Farm:
         engine = open_engine(settings.database_url)
         store = open_store(settings.storage_url, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
         return cls(settings, engine, sessions(engine), store)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that writes, committed at the block's end. Raises DatabaseAway or SchemaBehind."""
+        # SQLite takes its write lock at once, rather than fail where a reader turns writer; PostgreSQL does not know the option
+        writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        with database_errors(), writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that reads. Raises DatabaseAway or SchemaBehind."""
+        with database_errors(), self.engine.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         """Give the database's connections back."""

@@ -14,7 +14,7 @@ from farm.db.models import CropBatchRow, FaceScore, Scan, ScanPath, ScanVideo, T
 from farm.farm import Farm
 from farm.jobs.claim import Lease, claim
 from farm.jobs.models import load_model
-from farm.jobs.record import Scored, StoredBatch, finish_split, record_scores, record_split_batch
+from farm.jobs.record import Scored, StoredBatch, finish_split, record_scores, record_split_batches
 from farm.jobs.sources import Source
 from farm.jobs.submit import submit
 from farm.media.batches import encode_batch
@@ -61,7 +61,7 @@ class Rows:
         lease = claim(self.farm, ScanVideo, video.id, worker)
         assert lease is not None
         for position in range(batches):
-            record_split_batch(self.farm, lease, self.store_batch(video, position, crops))
+            record_split_batches(self.farm, lease, [self.store_batch(video, position, crops)])
         finish_split(self.farm, lease, SUMMARY)
         return lease
 

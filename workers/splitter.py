@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -13,7 +14,7 @@ from farm.errors import BadVideo
 from farm.farm import Farm
 from farm.jobs.claim import Lease
 from farm.jobs.hold import Hold
-from farm.jobs.record import StoredBatch, finish_split, record_split_batch
+from farm.jobs.record import StoredBatch, finish_split, record_split_batches
 from farm.jobs.work import SplitWork, adopt, adoptable, split_work
 from farm.media.batches import encode_batch
 from farm.split import Recipe, split
@@ -51,20 +52,23 @@ def _split(here: Process, lease: Lease, hold: Hold, work: SplitWork, tell: Tell)
     farm, recipe = here.farm, Recipe.from_json(work.recipe)
     with farm.store.get_file(work.object_key) as path:
         run = split(path, recipe, here.detectors.open(recipe), progress=_seldom(work.name, tell))
+        last: list[StoredBatch] = []
         for batch in run:
             hold.check()
-            _store(farm, lease, work, batch)
+            if last:
+                patiently(farm, partial(record_split_batches, farm, lease, last))
+            last = [_store(farm, work, batch)]
     hold.check()
     summary = run.summary
-    patiently(farm, lambda: finish_split(farm, lease, asdict(summary), asdict(summary.info)))
+    # most videos have one batch: its row comes in the transaction that ends the split
+    patiently(farm, lambda: finish_split(farm, lease, asdict(summary), asdict(summary.info), last))
     return f"{work.name}: {summary.frames_read} frames, {summary.crops} crops"
 
 
-def _store(farm: Farm, lease: Lease, work: SplitWork, batch: CropBatch) -> None:
-    """Object first, row last."""
+def _store(farm: Farm, work: SplitWork, batch: CropBatch) -> StoredBatch:
     key = work.crops_key(batch.index)
     farm.store.put_if_absent(key, encode_batch(batch))
-    patiently(farm, lambda: record_split_batch(farm, lease, StoredBatch(batch.index, len(batch.crops), key)))
+    return StoredBatch(batch.index, len(batch.crops), key)
 
 
 def _seldom(name: str, tell: Tell) -> Callable[[int, int], None]:

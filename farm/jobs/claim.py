@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Double, and_, bindparam, or_, select, update
 
 from farm.db.models import CropBatchRow, ScanVideo, WorkState
-from farm.db.session import database_errors, db_now
+from farm.db.session import db_now
 from farm.errors import Retryable
 from farm.farm import Farm
+from farm.jobs.tables import table_of
 
 Work = type[ScanVideo] | type[CropBatchRow]
 """The two tables whose rows are work: a video to split, a crop batch to score."""
+
+ENDED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+"""What every row that is leased no more has in common."""
 
 
 class LeaseLost(Retryable):
@@ -32,102 +37,102 @@ class Lease:
     #: 1 at the first attempt
     attempt: int
 
+    @property
+    def holds(self) -> dict[str, Any]:
+        """Parameters of `held`."""
+        return {"row_id": self.row_id, "now_owner": self.owner}
+
 
 def claim(farm: Farm, work: Work, row_id: int, worker: str) -> Lease | None:
     """Lease the row to this worker, or None where it is not to be had: done, held, not yet due, out of attempts."""
     owner = f"{worker}#{secrets.token_hex(4)}"
-    now = db_now()
-    due = or_(
-        and_(work.state == WorkState.READY, work.ready_at <= now),
-        and_(work.state == WorkState.LEASED, work.lease_until < now),
-    )
-    taken = (
-        update(work)
-        .where(work.id == row_id, due, work.attempts < farm.settings.max_attempts)
-        .values(
-            state=WorkState.LEASED,
-            lease_owner=owner,
-            lease_until=now + farm.settings.lease_seconds,
-            attempts=work.attempts + 1,
-        )
-        .returning(work.attempts)
-        .execution_options(synchronize_session=False)
-    )
-    with database_errors(), farm.sessions.begin() as session:
-        attempt = session.execute(taken).scalar_one_or_none()
+    limits = {"for_seconds": farm.settings.lease_seconds, "most_attempts": farm.settings.max_attempts}
+    with farm.write() as connection:
+        row = connection.execute(_claim(work), {"row_id": row_id, "new_owner": owner, **limits})
+        attempt = row.scalar_one_or_none()
     return None if attempt is None else Lease(work, row_id, owner, attempt)
 
 
 def renew(farm: Farm, lease: Lease) -> bool:
     """Hold the row for another `lease_seconds`; False where it was lost."""
-    with database_errors(), farm.sessions.begin() as session:
-        return extend(farm, session, lease)
+    with farm.write() as connection:
+        return extend(farm, connection, lease)
 
 
-def extend(farm: Farm, session: Session, lease: Lease) -> bool:
+def extend(farm: Farm, connection: Connection, lease: Lease) -> bool:
     """Renew inside the caller's transaction; False where the lease was lost, and then the caller must store nothing."""
-    held = (
-        update(lease.work)
-        .where(*held_by(lease))
-        .values(lease_until=db_now() + farm.settings.lease_seconds)
-        .returning(lease.work.id)
-        .execution_options(synchronize_session=False)
-    )
-    return session.execute(held).scalar_one_or_none() is not None
+    renewed = connection.execute(_renew(lease.work), lease.holds | {"for_seconds": farm.settings.lease_seconds})
+    return renewed.scalar_one_or_none() is not None
 
 
 def release(farm: Farm, lease: Lease) -> bool:
     """Give the row back as if it had not been tried; False where it was lost."""
-    given = (
-        update(lease.work)
-        .where(*held_by(lease))
-        .values(
-            state=WorkState.READY, lease_owner=None, lease_until=None, rung_at=0.0, attempts=lease.work.attempts - 1
-        )
-        .returning(lease.work.id)
-        .execution_options(synchronize_session=False)
-    )
-    with database_errors(), farm.sessions.begin() as session:
-        return session.execute(given).scalar_one_or_none() is not None
+    table = table_of(lease.work)
+    given = update(table).where(*held(lease.work)).values(**_ready(lease.work, refund=True)).returning(table.c.id)
+    with farm.write() as connection:
+        return connection.execute(given, lease.holds).scalar_one_or_none() is not None
 
 
 def release_worker(farm: Farm, worker: str, *, refund: bool) -> int:
-    """Make every row that this worker (or, with "", any worker) holds ready again; the number of rows.
+    """Make every row ready again whose lease's owner begins with `worker` ("": every leased row); the number of rows.
 
-    Only for a worker known to be dead. `refund` takes the attempt back: right after an orderly stop, wrong after a crash, where
-    the row itself may be the poison.
+    Only for workers known to be dead. `refund` takes the attempt back: right after an orderly stop, wrong after a crash, where the
+    row itself may be the poison.
     """
     freed = 0
     for work in (ScanVideo, CropBatchRow):
-        given = (
-            update(work)
-            .where(work.state == WorkState.LEASED, work.lease_owner.startswith(worker, autoescape=True))
-            .values(
-                state=WorkState.READY,
-                lease_owner=None,
-                lease_until=None,
-                rung_at=0.0,
-                attempts=work.attempts - int(refund),
-            )
-            .returning(work.id)
-            .execution_options(synchronize_session=False)
-        )
-        with database_errors(), farm.sessions.begin() as session:
-            freed += len(session.execute(given).all())
+        table = table_of(work)
+        theirs = and_(table.c.state == WorkState.LEASED, table.c.lease_owner.startswith(worker, autoescape=True))
+        given = update(table).where(theirs).values(**_ready(work, refund=refund)).returning(table.c.id)
+        with farm.write() as connection:
+            freed += len(connection.execute(given).all())
     return freed
-
-
-def held_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    """The condition that the lease still stands: every move of a leased row is guarded by it."""
-    return lease.work.id == lease.row_id, lease.work.state == WorkState.LEASED, lease.work.lease_owner == lease.owner
 
 
 def lease_of(farm: Farm, work: Work, row_id: int, worker: str) -> Lease | None:
     """The lease whose owner begins with `worker`, for whoever cleans up after a process that died; None where it has ended."""
-    with database_errors(), farm.sessions() as session:
-        row = session.execute(
-            select(work.state, work.lease_owner, work.attempts).where(work.id == row_id)
-        ).one_or_none()
+    table = table_of(work)
+    with farm.read() as connection:
+        columns = (table.c.state, table.c.lease_owner, table.c.attempts)
+        row = connection.execute(select(*columns).where(table.c.id == row_id)).one_or_none()
     if row is None or row.state != WorkState.LEASED or not str(row.lease_owner).startswith(worker):
         return None
     return Lease(work, row_id, row.lease_owner, row.attempts)
+
+
+@cache
+def held(work: Work) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a lease still stands, with the parameters `Lease.holds`: every move of a leased row is guarded by it."""
+    table = table_of(work)
+    mine = table.c.lease_owner == bindparam("now_owner")
+    return table.c.id == bindparam("row_id"), table.c.state == WorkState.LEASED, mine
+
+
+@cache
+def _claim(work: Work) -> Any:
+    table, now = table_of(work), db_now()
+    due = or_(
+        and_(table.c.state == WorkState.READY, table.c.ready_at <= now),
+        and_(table.c.state == WorkState.LEASED, table.c.lease_until < now),
+    )
+    return (
+        update(table)
+        .where(table.c.id == bindparam("row_id"), due, table.c.attempts < bindparam("most_attempts"))
+        .values(state=WorkState.LEASED, lease_owner=bindparam("new_owner"), attempts=table.c.attempts + 1)
+        .values(lease_until=_lease_end())
+        .returning(table.c.attempts)
+    )
+
+
+@cache
+def _renew(work: Work) -> Any:
+    table = table_of(work)
+    return update(table).where(*held(work)).values(lease_until=_lease_end()).returning(table.c.id)
+
+
+def _lease_end() -> ColumnElement[float]:
+    return db_now() + bindparam("for_seconds", type_=Double)
+
+
+def _ready(work: Work, *, refund: bool) -> dict[str, Any]:
+    return {"state": WorkState.READY, "rung_at": 0.0, "attempts": table_of(work).c.attempts - int(refund), **ENDED}

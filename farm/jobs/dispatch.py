@@ -10,17 +10,18 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Double, Table, and_, bindparam, exists, func, or_, select, update
 
-from farm.db.models import CropBatchRow, Scan, ScanPath, ScanState, ScanVideo, WorkState
-from farm.db.session import database_errors, db_now
+from farm.db.models import CropBatchRow, ScanState, ScanVideo, WorkState
+from farm.db.session import db_now
 from farm.errors import DatabaseAway, QueueAway
 from farm.farm import Farm
 from farm.jobs.claim import Work
 from farm.jobs.fail import bury_abandoned
+from farm.jobs.tables import SCAN_PATHS, SCANS, table_of
 from farm.queue import INFER_QUEUE, INFER_TASK, SPLIT_QUEUE, SPLIT_TASK, Doorbell, Ring, priority_step
 
 log = logging.getLogger(__name__)
@@ -116,49 +117,40 @@ class Dispatcher:
 
     def _ring(self, bell: _Bell, held: int) -> int:
         room = self._farm.settings.dispatch_window - held
-        with database_errors(), self._farm.sessions() as session:
-            chosen = self._choose(session, bell, room, nothing_held=held == 0)
+        with self._farm.read() as connection:
+            chosen = self._choose(connection, bell, room, nothing_held=held == 0)
         if not chosen:
             return 0
-        with database_errors(), self._farm.sessions.begin() as session:
-            rings = self._mark(session, bell, chosen)
+        with self._farm.write() as connection:
+            rings = _mark(connection, bell, chosen)
         try:
             self._doorbell.ring(rings)
         except QueueAway:
-            with database_errors(), self._farm.sessions.begin() as session:
-                _set_rung_at(session, bell.work, list(chosen), 0.0)
+            with self._farm.write() as connection:
+                _set_rung_at(connection, bell.work, list(chosen), 0.0)
             raise
         return len(rings)
 
-    def _choose(self, session: Session, bell: _Bell, room: int, *, nothing_held: bool) -> dict[int, int]:
+    def _choose(self, connection: Connection, bell: _Bell, room: int, *, nothing_held: bool) -> dict[int, int]:
         """Row ids, with their priority, that get the room: lost ones first, then new ones in turns of one per scan."""
-        work = bell.work
-        chosen = self._lost(session, bell, room, nothing_held=nothing_held)
-        fresh = and_(
-            work.scan_id == Scan.id, work.state == WorkState.READY, work.rung_at == 0.0, work.ready_at <= db_now()
-        )
-        running = Scan.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE))
-        scans = session.execute(
-            select(Scan.id, Scan.priority).where(running, exists().where(fresh)).order_by(Scan.id)
-        ).all()
+        chosen = self._lost(connection, bell, room, nothing_held=nothing_held)
+        scans = connection.execute(_scans_with_fresh_rows(bell.work)).all()
         for step in sorted({priority_step(scan.priority) for scan in scans}):
             ids = [scan.id for scan in scans if priority_step(scan.priority) == step]
-            turns = self._take_turns(session, bell, ids, room - len(chosen))
+            turns = self._take_turns(connection, bell, ids, room - len(chosen))
             chosen |= dict.fromkeys(turns, step)
         return chosen
 
-    def _take_turns(self, session: Session, bell: _Bell, scan_ids: list[int], room: int) -> list[int]:
+    def _take_turns(self, connection: Connection, bell: _Bell, scan_ids: list[int], room: int) -> list[int]:
         """Up to `room` rows, one of each scan in turn, going on after the scan that came last the time before."""
         if room <= 0:
             return []
-        work, last = bell.work, self._last_scan[bell.queue]
+        last = self._last_scan[bell.queue]
         scan_ids = [i for i in scan_ids if i > last] + [i for i in scan_ids if i <= last]
         lines: list[tuple[int, list[int]]] = []
         for scan_id in scan_ids[:room]:
-            first = select(work.id).where(
-                work.scan_id == scan_id, work.state == WorkState.READY, work.rung_at == 0.0, work.ready_at <= db_now()
-            )
-            lines.append((scan_id, list(session.execute(first.order_by(work.id).limit(room)).scalars())))
+            line = connection.execute(_fresh_rows(bell.work), {"scan": scan_id, "room": room})
+            lines.append((scan_id, list(line.scalars())))
         turns = [
             (scan_id, line[turn])
             for turn in range(max((len(line) for _, line in lines), default=0))
@@ -169,56 +161,95 @@ class Dispatcher:
             self._last_scan[bell.queue] = turns[-1][0]
         return [row_id for _, row_id in turns]
 
-    def _lost(self, session: Session, bell: _Bell, room: int, *, nothing_held: bool) -> dict[int, int]:
+    def _lost(self, connection: Connection, bell: _Bell, room: int, *, nothing_held: bool) -> dict[int, int]:
         """Rows rung for long ago and still not claimed, and rows whose worker let the lease run out."""
-        work, now = bell.work, db_now()
-        again = self._farm.settings.ring_again_seconds
-        patience = min(again, EMPTY_RING_AGAIN_SECONDS) if nothing_held else again
-        unclaimed = and_(
-            work.state == WorkState.READY, work.rung_at > 0.0, work.rung_at < now - patience, work.ready_at <= now
-        )
-        left = and_(
-            work.state == WorkState.LEASED,
-            work.lease_until < now,
-            work.rung_at < now - min(again, self._farm.settings.lease_seconds),
-            work.attempts < self._farm.settings.max_attempts,
-        )
-        running = Scan.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE))
-        query = (
-            select(work.id, Scan.priority)
-            .join(Scan, Scan.id == work.scan_id)
-            .where(running, or_(unclaimed, left))
-            .limit(room)
-        )
-        return {int(row.id): priority_step(row.priority) for row in session.execute(query)}
-
-    def _mark(self, session: Session, bell: _Bell, chosen: dict[int, int]) -> list[Ring]:
-        """Note when these rows were rung for; the messages to send once that is committed."""
-        _set_rung_at(session, bell.work, list(chosen), db_now())
-        shown = _shown(session, bell.work, list(chosen))
-        return [Ring(bell.task, bell.queue, row_id, step, shown[row_id]) for row_id, step in chosen.items()]
+        chosen = self._farm.settings
+        again = chosen.ring_again_seconds
+        patience = {
+            "unclaimed_for": min(again, EMPTY_RING_AGAIN_SECONDS) if nothing_held else again,
+            "left_for": min(again, chosen.lease_seconds),
+            "most_attempts": chosen.max_attempts,
+            "room": room,
+        }
+        return {int(row.id): priority_step(row.priority) for row in connection.execute(_lost_rows(bell.work), patience)}
 
     def _leased(self, work: Work, row_ids: set[int]) -> set[int]:
         """Those of the rows that a worker holds now."""
         if not row_ids:
             return set()
-        held = select(work.id).where(work.id.in_(row_ids), work.state == WorkState.LEASED, work.lease_until >= db_now())
-        with database_errors(), self._farm.sessions() as session:
-            return set(session.execute(held).scalars())
+        table = table_of(work)
+        held = select(table.c.id).where(
+            table.c.id.in_(row_ids), table.c.state == WorkState.LEASED, table.c.lease_until >= db_now()
+        )
+        with self._farm.read() as connection:
+            return set(connection.execute(held).scalars())
 
 
-def _set_rung_at(session: Session, work: Work, row_ids: list[int], when: Any) -> None:
-    rung = update(work).where(work.id.in_(row_ids)).values(rung_at=when)
-    session.execute(rung.execution_options(synchronize_session=False))
+_RUNNING = SCANS.c.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE))
 
 
-def _shown(session: Session, work: Work, row_ids: list[int]) -> dict[int, str]:
+def _fresh(table: Table) -> ColumnElement[bool]:
+    """Ready, due, and never rung for since it became so."""
+    return and_(table.c.state == WorkState.READY, table.c.rung_at == 0.0, table.c.ready_at <= db_now())
+
+
+@cache
+def _scans_with_fresh_rows(work: Work) -> Any:
+    table = table_of(work)
+    some = exists().where(table.c.scan_id == SCANS.c.id, _fresh(table))
+    return select(SCANS.c.id, SCANS.c.priority).where(_RUNNING, some).order_by(SCANS.c.id)
+
+
+@cache
+def _fresh_rows(work: Work) -> Any:
+    table = table_of(work)
+    mine = select(table.c.id).where(table.c.scan_id == bindparam("scan"), _fresh(table))
+    return mine.order_by(table.c.id).limit(bindparam("room"))
+
+
+@cache
+def _lost_rows(work: Work) -> Any:
+    table, now = table_of(work), db_now()
+    unclaimed = and_(
+        table.c.state == WorkState.READY,
+        table.c.rung_at > 0.0,
+        table.c.rung_at < now - bindparam("unclaimed_for", type_=Double),
+        table.c.ready_at <= now,
+    )
+    left = and_(
+        table.c.state == WorkState.LEASED,
+        table.c.lease_until < now,
+        table.c.rung_at < now - bindparam("left_for", type_=Double),
+        table.c.attempts < bindparam("most_attempts"),
+    )
+    lost = select(table.c.id, SCANS.c.priority).join(SCANS, SCANS.c.id == table.c.scan_id)
+    return lost.where(_RUNNING, or_(unclaimed, left)).limit(bindparam("room"))
+
+
+def _mark(connection: Connection, bell: _Bell, chosen: dict[int, int]) -> list[Ring]:
+    """Note when these rows were rung for; the messages to send once that is committed."""
+    _set_rung_at(connection, bell.work, list(chosen), db_now())
+    shown = _shown(connection, bell.work, list(chosen))
+    return [Ring(bell.task, bell.queue, row_id, step, shown[row_id]) for row_id, step in chosen.items()]
+
+
+def _set_rung_at(connection: Connection, work: Work, row_ids: list[int], when: Any) -> None:
+    table = table_of(work)
+    connection.execute(update(table).where(table.c.id.in_(row_ids)).values(rung_at=when))
+
+
+def _shown(connection: Connection, work: Work, row_ids: list[int]) -> dict[int, str]:
     """What Flower shows for these rows: the video's name, and which batch of it."""
-    video_id = ScanVideo.id if work is ScanVideo else CropBatchRow.scan_video_id
-    name = select(func.min(ScanPath.name)).where(ScanPath.scan_video_id == video_id).scalar_subquery()
-    detail = (work.scan_id,) if work is ScanVideo else (CropBatchRow.scan_id, CropBatchRow.position, CropBatchRow.crops)
-    rows = session.execute(select(work.id, name.label("name"), *detail).where(work.id.in_(row_ids)))
-    return {int(row.id): _words(*row[1:]) for row in rows}
+    return {int(row.id): _words(*row[1:]) for row in connection.execute(_names(work), {"rows": row_ids})}
+
+
+@cache
+def _names(work: Work) -> Any:
+    table = table_of(work)
+    video_id = table.c.id if work is ScanVideo else table.c.scan_video_id
+    name = select(func.min(SCAN_PATHS.c.name)).where(SCAN_PATHS.c.scan_video_id == video_id).scalar_subquery()
+    detail = (table.c.scan_id,) if work is ScanVideo else (table.c.scan_id, table.c.position, table.c.crops)
+    return select(table.c.id, name, *detail).where(table.c.id.in_(bindparam("rows", expanding=True)))
 
 
 def _words(name: str | None, scan_id: int, position: int | None = None, crops: int | None = None) -> str:

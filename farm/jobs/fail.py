@@ -5,11 +5,12 @@ from __future__ import annotations
 from sqlalchemy import select, update
 
 from farm.db.models import CropBatchRow, ScanVideo, WorkState
-from farm.db.session import database_errors, db_now
-from farm.errors import BadVideo, EngineMissing, Fatal
+from farm.db.session import db_now
+from farm.errors import BadVideo, EngineMissing, FarmError, Fatal
 from farm.farm import Farm
-from farm.jobs.claim import Lease, LeaseLost, held_by
+from farm.jobs.claim import ENDED, Lease, LeaseLost, held
 from farm.jobs.record import fail_batch, fail_split
+from farm.jobs.tables import table_of
 
 ERROR_CHARACTERS = 2000
 """An error's text is cut to this; a row is no log."""
@@ -46,11 +47,14 @@ def bury_abandoned(farm: Farm) -> int:
         (ScanVideo, "the worker that read this video died"),
         (CropBatchRow, "the worker that scored this batch died"),
     ):
-        abandoned = select(work.id, work.lease_owner, work.attempts, work.error).where(
-            work.state == WorkState.LEASED, work.lease_until < db_now(), work.attempts >= farm.settings.max_attempts
+        table = table_of(work)
+        abandoned = select(table.c.id, table.c.lease_owner, table.c.attempts, table.c.error).where(
+            table.c.state == WorkState.LEASED,
+            table.c.lease_until < db_now(),
+            table.c.attempts >= farm.settings.max_attempts,
         )
-        with database_errors(), farm.sessions() as session:
-            rows = session.execute(abandoned.limit(100)).all()
+        with farm.read() as connection:
+            rows = connection.execute(abandoned.limit(100)).all()
         for row in rows:
             try:
                 bury(farm, Lease(work, row.id, row.lease_owner, row.attempts), row.error or said)
@@ -62,30 +66,15 @@ def bury_abandoned(farm: Farm) -> int:
 
 def describe(error: BaseException) -> str:
     """The error as one text for a row; a FarmError explains itself, anything else names its kind."""
-    said = (
-        str(error)
-        if isinstance(error, Fatal) or str(type(error).__module__).startswith("farm.")
-        else f"{type(error).__name__}: {error}"
-    )
+    said = str(error) if isinstance(error, FarmError) else f"{type(error).__name__}: {error}"
     return said.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()[:ERROR_CHARACTERS]
 
 
 def _again(farm: Farm, lease: Lease, said: str) -> None:
-    pause = farm.settings.retry_seconds * 2 ** (lease.attempt - 1)
-    given = (
-        update(lease.work)
-        .where(*held_by(lease))
-        .values(
-            state=WorkState.READY,
-            lease_owner=None,
-            lease_until=None,
-            rung_at=0.0,
-            ready_at=db_now() + pause,
-            error=said,
-        )
-        .returning(lease.work.id)
-        .execution_options(synchronize_session=False)
-    )
-    with database_errors(), farm.sessions.begin() as session:
-        if session.execute(given).scalar_one_or_none() is None:
+    table = table_of(lease.work)
+    due = db_now() + farm.settings.retry_seconds * 2 ** (lease.attempt - 1)
+    again = {"state": WorkState.READY, "rung_at": 0.0, "ready_at": due, "error": said, **ENDED}
+    with farm.write() as connection:
+        given = update(table).where(*held(lease.work)).values(**again).returning(table.c.id)
+        if connection.execute(given, lease.holds).scalar_one_or_none() is None:
             raise LeaseLost(f"row {lease.row_id} was taken over")

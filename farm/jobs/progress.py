@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from farm.contracts import VerdictLabel
-from farm.db.models import Scan, ScanState
-from farm.db.session import database_errors
+from farm.db.models import ScanState
 from farm.errors import BadInput, DatabaseAway
 from farm.farm import Farm
+from farm.jobs.tables import SCANS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,25 @@ class Progress:
 
 def progress(farm: Farm, scan_id: int) -> Progress:
     """Where the scan stands. Raises BadInput for an unknown scan, DatabaseAway."""
-    counters = (Scan.videos_total, Scan.videos_done, Scan.crops_total, Scan.crops_done)
-    verdicts = (Scan.videos_fake, Scan.videos_real, Scan.videos_uncertain, Scan.videos_no_face, Scan.videos_unreadable)
-    with database_errors(), farm.sessions() as session:
-        row = session.execute(select(Scan.state, *counters, *verdicts).where(Scan.id == scan_id)).one_or_none()
+    with farm.read() as connection:
+        row = connection.execute(_COUNTERS, {"scan": scan_id}).one_or_none()
     if row is None:
         raise BadInput(f"there is no scan {scan_id}")
     return Progress(scan_id, ScanState(row.state), *row[1:5], dict(zip(VerdictLabel, row[5:], strict=True)))
+
+
+_COUNTERS = select(
+    SCANS.c.state,
+    SCANS.c.videos_total,
+    SCANS.c.videos_done,
+    SCANS.c.crops_total,
+    SCANS.c.crops_done,
+    SCANS.c.videos_fake,
+    SCANS.c.videos_real,
+    SCANS.c.videos_uncertain,
+    SCANS.c.videos_no_face,
+    SCANS.c.videos_unreadable,
+).where(SCANS.c.id == bindparam("scan"))
 
 
 def wait(
@@ -78,6 +90,6 @@ def wait(
 
 def unfinished(farm: Farm) -> list[int]:
     """Ids of the scans that have not ended, oldest first."""
-    running = select(Scan.id).where(Scan.state.in_((ScanState.ACTIVE, ScanState.SUBMITTING))).order_by(Scan.id)
-    with database_errors(), farm.sessions() as session:
-        return list(session.execute(running).scalars())
+    running = SCANS.c.state.in_((ScanState.ACTIVE, ScanState.SUBMITTING))
+    with farm.read() as connection:
+        return list(connection.execute(select(SCANS.c.id).where(running).order_by(SCANS.c.id)).scalars())

@@ -20,18 +20,19 @@ def recipe_of(farm: Farm, *, model: str = "", sampling: str = "") -> Recipe:
 
 def recipe_for(farm: Farm, model_id: int, *, sampling: str = "") -> Recipe:
     """As `recipe_of`, for a model that is registered. Raises BadInput for an unknown sampling policy."""
-    card, chosen = load_model(farm, model_id).card, farm.settings.model_dump()
+    chosen = farm.settings.model_dump()
     values: dict[str, Any] = {field.name: chosen[field.name] for field in fields(Recipe) if field.name in chosen}
-    values |= {
-        field.name: getattr(card, _FROM_MODEL[field.name]) for field in fields(Recipe) if field.name in _FROM_MODEL
-    }
-    return Recipe(**values | ({"sampling": sampling} if sampling else {}))
+    return Recipe(**values | _of_model(farm, model_id) | ({"sampling": sampling} if sampling else {}))
 
 
-def recipe_again(farm: Farm, old: dict[str, Any], model_id: int, *, sampling: str = "") -> Recipe:
+def recipe_again(farm: Farm, old: dict[str, Any], *, model_id: int | None = None, sampling: str = "") -> Recipe:
     """The recipe of an earlier scan, for another model or sampling policy. Raises BadInput for an unknown sampling policy."""
-    card, recipe = load_model(farm, model_id).card, Recipe.from_json(old)
-    changed: dict[str, Any] = {
-        f.name: getattr(card, _FROM_MODEL[f.name]) for f in fields(Recipe) if f.name in _FROM_MODEL
-    }
-    return replace(recipe, **changed | ({"sampling": sampling} if sampling else {}))
+    recipe, changed = Recipe.from_json(old), {"sampling": sampling} if sampling else {}
+    if model_id is not None:
+        changed |= _of_model(farm, model_id)
+    return replace(recipe, **changed)
+
+
+def _of_model(farm: Farm, model_id: int) -> dict[str, Any]:
+    card = load_model(farm, model_id).card
+    return {name: getattr(card, theirs) for name, theirs in _FROM_MODEL.items()}

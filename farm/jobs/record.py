@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import case, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, RowMapping, Update, bindparam, case, func, insert, select, update
 
 from farm.contracts import Crop, ModelCard, Predictions, Verdict
-from farm.db.models import CropBatchRow, FaceScore, Scan, ScanVideo, Track, Video, WorkState
-from farm.db.session import database_errors
+from farm.db.models import CropBatchRow, ScanVideo, WorkState
+from farm.db.session import db_now
 from farm.farm import Farm
-from farm.jobs.claim import Lease, LeaseLost, extend, held_by
-from farm.jobs.settle import settle, settle_unreadable
-from farm.jobs.upsert import insert_into
+from farm.jobs.claim import ENDED, Lease, LeaseLost, held
+from farm.jobs.settle import STANDING, settle, settle_unreadable
+from farm.jobs.tables import CROP_BATCHES, FACE_SCORES, SCAN_VIDEOS, SCANS, TRACKS, VIDEOS
+from farm.jobs.upsert import insert_for
 from farm.verdict import calibrate
-
-_ENDED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
-_ROWS = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,70 +47,33 @@ class Scored:
     scored_by: dict[str, Any]
 
 
-def record_split_batch(farm: Farm, lease: Lease, batch: StoredBatch) -> None:
-    """Make one stored batch of the leased video ready to score and renew the lease. A batch recorded before stays as it is.
+def record_split_batches(farm: Farm, lease: Lease, batches: Sequence[StoredBatch]) -> None:
+    """Make stored batches of the leased video ready to score and renew the lease. A batch recorded before stays as it is.
 
     Raises LeaseLost, and then nothing was stored.
     """
-    record_split_batches(farm, lease, [batch])
-
-
-def record_split_batches(farm: Farm, lease: Lease, batches: Sequence[StoredBatch]) -> None:
-    """As `record_split_batch`, for several in one transaction."""
-    with database_errors(), farm.sessions.begin() as session:
-        if not extend(farm, session, lease):
-            raise LeaseLost(f"video row {lease.row_id} was taken over")
-        scan_id = session.execute(select(ScanVideo.scan_id).where(ScanVideo.id == lease.row_id)).scalar_one()
-        rows = [
-            {
-                "scan_id": scan_id,
-                "scan_video_id": lease.row_id,
-                "position": b.position,
-                "crops": b.crops,
-                "object_key": b.object_key,
-            }
-            for b in batches
-        ]
-        stored = insert_into(session, CropBatchRow).on_conflict_do_nothing().returning(CropBatchRow.crops)
-        crops = sum(session.execute(stored, rows).scalars())
-        if crops:
-            _count_crops(session, lease.row_id, scan_id, crops)
-
-
-def _count_crops(session: Session, scan_video_id: int, scan_id: int, crops: int) -> None:
-    video = update(ScanVideo).where(ScanVideo.id == scan_video_id).values(crops_total=ScanVideo.crops_total + crops)
-    scan = update(Scan).where(Scan.id == scan_id).values(crops_total=Scan.crops_total + crops)
-    session.execute(video.execution_options(**_ROWS))
-    session.execute(scan.execution_options(**_ROWS))
+    with farm.write() as connection:
+        _add_batches(farm, connection, lease, batches)
 
 
 def finish_split(
-    farm: Farm, lease: Lease, summary: dict[str, Any], info: dict[str, Any] | None = None
+    farm: Farm,
+    lease: Lease,
+    summary: dict[str, Any],
+    info: dict[str, Any] | None = None,
+    batches: Sequence[StoredBatch] = (),
 ) -> Verdict | None:
-    """End the split of the leased video and decide it if no batch is outstanding. `info` describes the video itself.
+    """End the split of the leased video, with its last batches, and decide it if none is outstanding. `info` describes the video itself.
 
     Raises LeaseLost, and then nothing was stored.
     """
-    with database_errors(), farm.sessions.begin() as session:
-        total = select(func.count()).where(CropBatchRow.scan_video_id == lease.row_id).scalar_subquery()
-        ended = (
-            update(ScanVideo)
-            .where(*held_by(lease))
-            .values(state=WorkState.DONE, summary=summary, batches_total=total, error=None, **_ENDED)
-            .returning(ScanVideo.video_id)
-            .execution_options(**_ROWS)
-        )
-        video_id = session.execute(ended).scalar_one_or_none()
-        if video_id is None:
-            raise LeaseLost(f"video row {lease.row_id} was taken over")
+    with farm.write() as connection:
+        if batches:
+            _add_batches(farm, connection, lease, batches)
+        video = _first(connection, _END_SPLIT, lease, {"what_was_seen": summary})
         if info is not None:
-            session.execute(
-                update(Video)
-                .where(Video.id == video_id, Video.info.is_(None))
-                .values(info=info)
-                .execution_options(**_ROWS)
-            )
-        return settle(session, lease.row_id)
+            connection.execute(_DESCRIBE_VIDEO, {"video": video["video_id"], "what_it_is": info})
+        return settle(connection, video)
 
 
 def fail_split(farm: Farm, lease: Lease, error: str, *, state: WorkState = WorkState.FAILED) -> Verdict | None:
@@ -120,26 +81,10 @@ def fail_split(farm: Farm, lease: Lease, error: str, *, state: WorkState = WorkS
 
     Raises LeaseLost, and then nothing was stored.
     """
-    with database_errors(), farm.sessions.begin() as session:
-        ended = (
-            update(ScanVideo)
-            .where(*held_by(lease))
-            .values(state=state, error=error, **_ENDED)
-            .returning(ScanVideo.scan_id)
-            .execution_options(**_ROWS)
-        )
-        scan_id = session.execute(ended).scalar_one_or_none()
-        if scan_id is None:
-            raise LeaseLost(f"video row {lease.row_id} was taken over")
-        session.execute(
-            update(CropBatchRow)
-            .where(
-                CropBatchRow.scan_video_id == lease.row_id, CropBatchRow.state.in_((WorkState.READY, WorkState.LEASED))
-            )
-            .values(state=WorkState.CANCELLED, **_ENDED)
-            .execution_options(**_ROWS)
-        )
-        return settle_unreadable(session, scan_id, lease.row_id, error)
+    with farm.write() as connection:
+        video = _first(connection, _GIVE_UP_SPLIT, lease, {"new_state": state, "why": error})
+        connection.execute(_CALL_OFF_BATCHES, {"video": lease.row_id})
+        return settle_unreadable(connection, video, error)
 
 
 def record_scores(farm: Farm, lease: Lease, scored: Scored, card: ModelCard) -> Verdict | None:
@@ -147,33 +92,16 @@ def record_scores(farm: Farm, lease: Lease, scored: Scored, card: ModelCard) -> 
 
     Raises LeaseLost, and then nothing was stored.
     """
-    with database_errors(), farm.sessions.begin() as session:
-        ended = (
-            update(CropBatchRow)
-            .where(*held_by(lease))
-            .values(state=WorkState.DONE, mask_key=scored.mask_key, scored_by=scored.scored_by, error=None, **_ENDED)
-            .returning(CropBatchRow.scan_id, CropBatchRow.scan_video_id)
-            .execution_options(**_ROWS)
-        )
-        row = session.execute(ended).one_or_none()
-        if row is None:
-            raise LeaseLost(f"crop batch {lease.row_id} was taken over")
-        crops = len(scored.crops)
-        video = update(ScanVideo).where(ScanVideo.id == row.scan_video_id)
-        counts = {
-            ScanVideo.batches_done: ScanVideo.batches_done + 1,
-            ScanVideo.crops_done: ScanVideo.crops_done + crops,
-        }
-        session.execute(video.values(counts).execution_options(**_ROWS))
-        session.execute(insert(FaceScore), _score_rows(lease.row_id, row.scan_video_id, scored, card))
-        _add_to_tracks(session, row.scan_video_id, scored)
-        session.execute(
-            update(Scan)
-            .where(Scan.id == row.scan_id)
-            .values(crops_done=Scan.crops_done + crops)
-            .execution_options(**_ROWS)
-        )
-        return settle(session, row.scan_video_id)
+    crops = len(scored.crops)
+    with farm.write() as connection:
+        stored = {"masks_at": scored.mask_key, "by_what": scored.scored_by}
+        batch = _first(connection, _END_BATCH, lease, stored)
+        counts = {"video": batch["scan_video_id"], "done": 1, "failed": 0, "new_crops": crops}
+        video = connection.execute(_COUNT_BATCH, counts).mappings().one()
+        connection.execute(_ADD_SCORES, _score_rows(lease.row_id, video["id"], scored, card))
+        connection.execute(_add_to_tracks(connection.dialect.name), _track_rows(video["id"], scored))
+        connection.execute(_COUNT_SCORED, {"scan": video["scan_id"], "new_crops": crops})
+        return settle(connection, video, card)
 
 
 def fail_batch(farm: Farm, lease: Lease, error: str) -> Verdict | None:
@@ -181,22 +109,40 @@ def fail_batch(farm: Farm, lease: Lease, error: str) -> Verdict | None:
 
     Raises LeaseLost, and then nothing was stored.
     """
-    with database_errors(), farm.sessions.begin() as session:
-        ended = (
-            update(CropBatchRow)
-            .where(*held_by(lease))
-            .values(state=WorkState.FAILED, error=error, **_ENDED)
-            .returning(CropBatchRow.scan_video_id)
-            .execution_options(**_ROWS)
-        )
-        scan_video_id = session.execute(ended).scalar_one_or_none()
-        if scan_video_id is None:
-            raise LeaseLost(f"crop batch {lease.row_id} was taken over")
-        video = (
-            update(ScanVideo).where(ScanVideo.id == scan_video_id).values(batches_failed=ScanVideo.batches_failed + 1)
-        )
-        session.execute(video.execution_options(**_ROWS))
-        return settle(session, scan_video_id)
+    with farm.write() as connection:
+        batch = _first(connection, _GIVE_UP_BATCH, lease, {"why": error})
+        counts = {"video": batch["scan_video_id"], "done": 0, "failed": 1, "new_crops": 0}
+        return settle(connection, connection.execute(_COUNT_BATCH, counts).mappings().one())
+
+
+def _first(connection: Connection, move: Update, lease: Lease, values: dict[str, Any]) -> RowMapping:
+    """Move the leased row; what the statement returns. Raises LeaseLost where it is leased no more."""
+    row = connection.execute(move, lease.holds | values).mappings().one_or_none()
+    if row is None:
+        what = "video row" if lease.work is ScanVideo else "crop batch"
+        raise LeaseLost(f"{what} {lease.row_id} was taken over")
+    return row
+
+
+def _add_batches(farm: Farm, connection: Connection, lease: Lease, batches: Sequence[StoredBatch]) -> None:
+    crops = sum(batch.crops for batch in batches)
+    values = {"for_seconds": farm.settings.lease_seconds, "new_crops": crops}
+    video = _first(connection, _GROW_SPLIT, lease, values)
+    rows = [
+        {
+            "scan_id": video["scan_id"],
+            "scan_video_id": lease.row_id,
+            "position": batch.position,
+            "crops": batch.crops,
+            "object_key": batch.object_key,
+        }
+        for batch in batches
+    ]
+    new = sum(connection.execute(_add_batch_rows(connection.dialect.name), rows).scalars())
+    if new != crops:
+        connection.execute(_CORRECT_SPLIT, {"video": lease.row_id, "known_crops": crops - new})
+    if new:
+        connection.execute(_COUNT_FOUND, {"scan": video["scan_id"], "new_crops": new})
 
 
 def _score_rows(batch_id: int, scan_video_id: int, scored: Scored, card: ModelCard) -> list[dict[str, Any]]:
@@ -226,8 +172,8 @@ def _score_rows(batch_id: int, scan_video_id: int, scored: Scored, card: ModelCa
     ]
 
 
-def _add_to_tracks(session: Session, scan_video_id: int, scored: Scored) -> None:
-    """Add the batch to its tracks' rollups, in order of track so that two recorders cannot deadlock."""
+def _track_rows(scan_video_id: int, scored: Scored) -> list[dict[str, Any]]:
+    """What the batch adds to its tracks, in order of track so that two recorders cannot deadlock."""
     numbers = np.array([crop.track for crop in scored.crops])
     pts = np.array([crop.frame.pts_seconds for crop in scored.crops], np.float64)
     logits, areas = scored.predictions.logits.astype(np.float64), scored.predictions.mask_area.astype(np.float64)
@@ -246,18 +192,102 @@ def _add_to_tracks(session: Session, scan_video_id: int, scored: Scored) -> None
                 "last_pts_seconds": float(pts[mine].max()),
             }
         )
-    added = insert_into(session, Track)
+    return rows
+
+
+_GROW_SPLIT = (
+    update(SCAN_VIDEOS)
+    .where(*held(ScanVideo))
+    .values(
+        lease_until=db_now() + bindparam("for_seconds"), crops_total=SCAN_VIDEOS.c.crops_total + bindparam("new_crops")
+    )
+    .returning(SCAN_VIDEOS.c.scan_id)
+)
+_CORRECT_SPLIT = (
+    update(SCAN_VIDEOS)
+    .where(SCAN_VIDEOS.c.id == bindparam("video"))
+    .values(crops_total=SCAN_VIDEOS.c.crops_total - bindparam("known_crops"))
+)
+_COUNT_FOUND = (
+    update(SCANS)
+    .where(SCANS.c.id == bindparam("scan"))
+    .values(crops_total=SCANS.c.crops_total + bindparam("new_crops"))
+)
+_COUNT_SCORED = (
+    update(SCANS).where(SCANS.c.id == bindparam("scan")).values(crops_done=SCANS.c.crops_done + bindparam("new_crops"))
+)
+_END_SPLIT = (
+    update(SCAN_VIDEOS)
+    .where(*held(ScanVideo))
+    .values(state=WorkState.DONE, summary=bindparam("what_was_seen"), error=None, **ENDED)
+    .values(
+        batches_total=select(func.count()).where(CROP_BATCHES.c.scan_video_id == bindparam("row_id")).scalar_subquery()
+    )
+    .returning(*STANDING, SCAN_VIDEOS.c.video_id)
+)
+_DESCRIBE_VIDEO = (
+    update(VIDEOS)
+    .where(VIDEOS.c.id == bindparam("video"), VIDEOS.c.info.is_(None))
+    .values(info=bindparam("what_it_is"))
+)
+_GIVE_UP_SPLIT = (
+    update(SCAN_VIDEOS)
+    .where(*held(ScanVideo))
+    .values(state=bindparam("new_state"), error=bindparam("why"), **ENDED)
+    .returning(*STANDING)
+)
+_CALL_OFF_BATCHES = (
+    update(CROP_BATCHES)
+    .where(
+        CROP_BATCHES.c.scan_video_id == bindparam("video"),
+        CROP_BATCHES.c.state.in_((WorkState.READY, WorkState.LEASED)),
+    )
+    .values(state=WorkState.CANCELLED, **ENDED)
+)
+_END_BATCH = (
+    update(CROP_BATCHES)
+    .where(*held(CropBatchRow))
+    .values(state=WorkState.DONE, mask_key=bindparam("masks_at"), scored_by=bindparam("by_what"), error=None, **ENDED)
+    .returning(CROP_BATCHES.c.scan_video_id)
+)
+_GIVE_UP_BATCH = (
+    update(CROP_BATCHES)
+    .where(*held(CropBatchRow))
+    .values(state=WorkState.FAILED, error=bindparam("why"), **ENDED)
+    .returning(CROP_BATCHES.c.scan_video_id)
+)
+_COUNT_BATCH = (
+    update(SCAN_VIDEOS)
+    .where(SCAN_VIDEOS.c.id == bindparam("video"))
+    .values(
+        batches_done=SCAN_VIDEOS.c.batches_done + bindparam("done"),
+        batches_failed=SCAN_VIDEOS.c.batches_failed + bindparam("failed"),
+        crops_done=SCAN_VIDEOS.c.crops_done + bindparam("new_crops"),
+    )
+    .returning(*STANDING)
+)
+_ADD_SCORES = insert(FACE_SCORES)
+
+
+@cache
+def _add_batch_rows(dialect: str) -> Any:
+    return insert_for(dialect, CROP_BATCHES).on_conflict_do_nothing().returning(CROP_BATCHES.c.crops)
+
+
+@cache
+def _add_to_tracks(dialect: str) -> Any:
+    added, old = insert_for(dialect, TRACKS), TRACKS.c
     new = added.excluded
     merged = {
-        "crops": Track.crops + new.crops,
-        "logit_sum": Track.logit_sum + new.logit_sum,
-        "logit_max": case((new.logit_max > Track.logit_max, new.logit_max), else_=Track.logit_max),
-        "mask_area_sum": Track.mask_area_sum + new.mask_area_sum,
+        "crops": old.crops + new.crops,
+        "logit_sum": old.logit_sum + new.logit_sum,
+        "logit_max": case((new.logit_max > old.logit_max, new.logit_max), else_=old.logit_max),
+        "mask_area_sum": old.mask_area_sum + new.mask_area_sum,
         "first_pts_seconds": case(
-            (new.first_pts_seconds < Track.first_pts_seconds, new.first_pts_seconds), else_=Track.first_pts_seconds
+            (new.first_pts_seconds < old.first_pts_seconds, new.first_pts_seconds), else_=old.first_pts_seconds
         ),
         "last_pts_seconds": case(
-            (new.last_pts_seconds > Track.last_pts_seconds, new.last_pts_seconds), else_=Track.last_pts_seconds
+            (new.last_pts_seconds > old.last_pts_seconds, new.last_pts_seconds), else_=old.last_pts_seconds
         ),
     }
-    session.execute(added.on_conflict_do_update(index_elements=["scan_video_id", "track"], set_=merged), rows)
+    return added.on_conflict_do_update(index_elements=["scan_video_id", "track"], set_=merged)

@@ -26,12 +26,12 @@ def rescan(
         if old is None or old.state == ScanState.SUBMITTING:
             raise BadInput(f"there is no scan {scan_id}" if old is None else f"scan {scan_id} is still being submitted")
         dataset = session.execute(select(Dataset.name).where(Dataset.id == old.dataset_id)).scalar_one_or_none()
-    model_id = find_model(farm, model) if model else old.model_id
+    other = find_model(farm, model) if model else None
     new_id = open_scan(
         farm,
-        model_id,
+        old.model_id if other is None else other,
         engine or old.engine,
-        recipe_again(farm, old.recipe, model_id, sampling=sampling),
+        recipe_again(farm, old.recipe, model_id=other, sampling=sampling),
         dataset=dataset,
         priority=old.priority if priority is None else priority,
         rescan_of=scan_id,

@@ -122,7 +122,7 @@ def close_submission(farm: Farm, scan_id: int) -> None:
             .values(state=ScanState.ACTIVE)
             .execution_options(synchronize_session=False)
         )
-        finish_scan(session, scan_id)
+        finish_scan(session.connection(), scan_id)
 
 
 @cache

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
-from farm.db.models import CropBatchRow, Scan, ScanPath, ScanVideo, Video, WorkState
-from farm.db.session import database_errors
+from farm.db.models import WorkState
 from farm.farm import Farm
 from farm.jobs.claim import Lease
 from farm.jobs.record import StoredBatch, record_split_batches
+from farm.jobs.tables import CROP_BATCHES, SCAN_PATHS, SCAN_VIDEOS, SCANS, VIDEOS
 
 ADOPTED_AT_ONCE = 500
 """Batches per transaction."""
@@ -64,63 +64,24 @@ class Adoptable:
 
 def split_work(farm: Farm, lease: Lease) -> SplitWork:
     """What there is to split under this lease."""
-    name = select(func.min(ScanPath.name)).where(ScanPath.scan_video_id == ScanVideo.id).scalar_subquery()
-    columns = (
-        ScanVideo.id,
-        ScanVideo.video_id,
-        Video.sha256,
-        Video.object_key,
-        func.coalesce(name, "?"),
-        Scan.recipe,
-        Scan.recipe_sha256,
-    )
-    query = select(*columns).join(Video, Video.id == ScanVideo.video_id).join(Scan, Scan.id == ScanVideo.scan_id)
-    with database_errors(), farm.sessions() as session:
-        return SplitWork(*session.execute(query.where(ScanVideo.id == lease.row_id)).one())
+    with farm.read() as connection:
+        return SplitWork(*connection.execute(_SPLIT_WORK, {"row_id": lease.row_id}).one())
 
 
 def score_work(farm: Farm, lease: Lease) -> ScoreWork:
     """What there is to score under this lease."""
-    batch = CropBatchRow
-    columns = (
-        batch.id,
-        batch.scan_id,
-        batch.scan_video_id,
-        batch.position,
-        batch.object_key,
-        Scan.model_id,
-        Scan.engine,
-    )
-    with database_errors(), farm.sessions() as session:
-        return ScoreWork(
-            *session.execute(
-                select(*columns).join(Scan, Scan.id == batch.scan_id).where(batch.id == lease.row_id)
-            ).one()
-        )
+    with farm.read() as connection:
+        return ScoreWork(*connection.execute(_SCORE_WORK, {"row_id": lease.row_id}).one())
 
 
 def adoptable(farm: Farm, work: SplitWork) -> Adoptable | None:
     """An earlier split whose crops serve this video too, if their objects are all still there."""
-    ended = (
-        select(ScanVideo.id, ScanVideo.summary, ScanVideo.batches_total)
-        .join(Scan, Scan.id == ScanVideo.scan_id)
-        .where(
-            ScanVideo.video_id == work.video_id,
-            ScanVideo.id != work.scan_video_id,
-            ScanVideo.state == WorkState.DONE,
-            ScanVideo.batches_total.is_not(None),
-            Scan.recipe_sha256 == work.recipe_sha256,
-        )
-        .order_by(ScanVideo.id.desc())
-        .limit(1)
-    )
-    with database_errors(), farm.sessions() as session:
-        row = session.execute(ended).one_or_none()
+    wanted = {"video": work.video_id, "not_this": work.scan_video_id, "recipe_sha": work.recipe_sha256}
+    with farm.read() as connection:
+        row = connection.execute(_EARLIER_SPLIT, wanted).one_or_none()
         if row is None or row.summary is None:
             return None
-        columns = (CropBatchRow.position, CropBatchRow.crops, CropBatchRow.object_key)
-        of_it = select(*columns).where(CropBatchRow.scan_video_id == row.id).order_by(CropBatchRow.position)
-        batches = tuple(StoredBatch(*found) for found in session.execute(of_it))
+        batches = tuple(StoredBatch(*batch) for batch in connection.execute(_ITS_BATCHES, {"video": row.id}))
     if len(batches) != row.batches_total or not all(farm.store.exists(batch.object_key) for batch in batches):
         return None
     return Adoptable(row.id, row.summary, batches)
@@ -130,3 +91,51 @@ def adopt(farm: Farm, lease: Lease, found: Adoptable) -> None:
     """Give the leased video the batches of the earlier split, ready to score. Raises LeaseLost where it was taken over."""
     for start in range(0, len(found.batches), ADOPTED_AT_ONCE):
         record_split_batches(farm, lease, found.batches[start : start + ADOPTED_AT_ONCE])
+
+
+_NAME = select(func.min(SCAN_PATHS.c.name)).where(SCAN_PATHS.c.scan_video_id == SCAN_VIDEOS.c.id).scalar_subquery()
+_SPLIT_WORK = (
+    select(
+        SCAN_VIDEOS.c.id,
+        SCAN_VIDEOS.c.video_id,
+        VIDEOS.c.sha256,
+        VIDEOS.c.object_key,
+        func.coalesce(_NAME, "?"),
+        SCANS.c.recipe,
+        SCANS.c.recipe_sha256,
+    )
+    .join(VIDEOS, VIDEOS.c.id == SCAN_VIDEOS.c.video_id)
+    .join(SCANS, SCANS.c.id == SCAN_VIDEOS.c.scan_id)
+    .where(SCAN_VIDEOS.c.id == bindparam("row_id"))
+)
+_SCORE_WORK = (
+    select(
+        CROP_BATCHES.c.id,
+        CROP_BATCHES.c.scan_id,
+        CROP_BATCHES.c.scan_video_id,
+        CROP_BATCHES.c.position,
+        CROP_BATCHES.c.object_key,
+        SCANS.c.model_id,
+        SCANS.c.engine,
+    )
+    .join(SCANS, SCANS.c.id == CROP_BATCHES.c.scan_id)
+    .where(CROP_BATCHES.c.id == bindparam("row_id"))
+)
+_EARLIER_SPLIT = (
+    select(SCAN_VIDEOS.c.id, SCAN_VIDEOS.c.summary, SCAN_VIDEOS.c.batches_total)
+    .join(SCANS, SCANS.c.id == SCAN_VIDEOS.c.scan_id)
+    .where(
+        SCAN_VIDEOS.c.video_id == bindparam("video"),
+        SCAN_VIDEOS.c.id != bindparam("not_this"),
+        SCAN_VIDEOS.c.state == WorkState.DONE,
+        SCAN_VIDEOS.c.batches_total.is_not(None),
+        SCANS.c.recipe_sha256 == bindparam("recipe_sha"),
+    )
+    .order_by(SCAN_VIDEOS.c.id.desc())
+    .limit(1)
+)
+_ITS_BATCHES = (
+    select(CROP_BATCHES.c.position, CROP_BATCHES.c.crops, CROP_BATCHES.c.object_key)
+    .where(CROP_BATCHES.c.scan_video_id == bindparam("video"))
+    .order_by(CROP_BATCHES.c.position)
+)

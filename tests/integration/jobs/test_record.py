@@ -11,7 +11,7 @@ from farm.db.models import CropBatchRow, FaceScore, ScanVideo, Track, WorkState
 from farm.errors import BadObject
 from farm.jobs.claim import LeaseLost, claim
 from farm.jobs.fail import fail
-from farm.jobs.record import finish_split, record_split_batch
+from farm.jobs.record import finish_split, record_split_batches
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_last_batch_decides_the_video_and_ends_the_scan(rows, video):
 
 def test_scores_before_the_end_of_the_split_wait_for_it(farm, rows, video):
     lease = claim(farm, ScanVideo, video.id, "splitter")
-    record_split_batch(farm, lease, rows.store_batch(video, 0))
+    record_split_batches(farm, lease, [rows.store_batch(video, 0)])
     rows.score(rows.batches(video.scan_id)[0])
     assert rows.videos(video.scan_id)[0].verdict is None, "a further batch may come"
 
@@ -64,7 +64,7 @@ def test_tracks_add_up_over_batches_and_get_their_calibrated_score(farm, rows, v
 def test_a_batch_recorded_by_two_attempts_of_a_split_is_one_row_and_counted_once(farm, rows, video):
     lease = claim(farm, ScanVideo, video.id, "splitter")
     for _ in range(2):
-        record_split_batch(farm, lease, rows.store_batch(video, 0))
+        record_split_batches(farm, lease, [rows.store_batch(video, 0)])
 
     assert len(rows.batches(video.scan_id)) == 1
     assert rows.videos(video.scan_id)[0].crops_total == rows.scan(video.scan_id).crops_total == 4
@@ -119,7 +119,7 @@ def test_a_video_none_of_whose_batches_could_be_scored_is_uncertain(farm, rows, 
 def test_a_split_that_is_given_up_calls_off_the_batches_nobody_scored(farm, rows, video):
     lease = claim(farm, ScanVideo, video.id, "splitter")
     for position in range(2):
-        record_split_batch(farm, lease, rows.store_batch(video, position))
+        record_split_batches(farm, lease, [rows.store_batch(video, position)])
     first, second = rows.batches(video.scan_id)
     rows.score(first)
     held = claim(farm, CropBatchRow, second.id, "card")
@@ -143,7 +143,7 @@ def test_the_repeated_split_of_a_killed_worker_leaves_what_one_split_leaves(farm
     assert killed is not None
     with farm.sessions.begin() as session:  # it still had its lease when it recorded the first batch
         session.get_one(ScanVideo, video.id).lease_until += 60
-    record_split_batch(impatient(lease_seconds=-1.0), killed, rows.store_batch(video, 0))
+    record_split_batches(impatient(lease_seconds=-1.0), killed, [rows.store_batch(video, 0)])
     rows.score(rows.batches(torn)[0])
     rows.split(video, batches=3)
     for batch in rows.batches(torn)[1:]:
