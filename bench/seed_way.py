@@ -96,7 +96,9 @@ def main(card_path: str, *videos: str) -> None:
     detector = open_detector()
     with torch.inference_mode():
         for video in videos:
-            print(json.dumps(score(Path(video), network, detector, card)), flush=True)
+            row = score(Path(video), network, detector, card)
+            print(f"seed's way: {row['name']}, {row['frames']} frames", file=sys.stderr, flush=True)
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
