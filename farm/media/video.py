@@ -158,15 +158,17 @@ class FrameSource:
         """The frames from each key frame that has targets before the next one, up to the last of these targets."""
         for packet, seconds, opens in _until_broken(container, stream):
             if opens:
-                if asked.in_group:
-                    yield from self._drain(stream)
+                decoding = asked.in_group
                 asked.enter_group()
+                # without a pause the decoder stays warm, and frames that lean on both groups come out whole
+                if decoding and not asked.in_group:
+                    yield from self._drain(stream)
             if asked.is_done:
                 return
             if asked.in_group and packet is not None:
                 yield from self._decode(stream, packet)
                 reached = seconds - self._index.start_seconds >= asked.last_seconds
-                if asked.is_answered or (reached and self._is_sparse):
+                if asked.is_answered or (reached and (self._is_sparse or opens)):
                     asked.leave_group()
                     yield from self._drain(stream)
 
@@ -232,7 +234,6 @@ class _Asked:
         self._targets, self._groups = targets, group_seconds
         self._next = 0
         self._group = -1
-        self._floor = 0.0
         self._stop = 0
         #: whether the current group holds an open target, and the last one in it
         self.in_group = False
@@ -253,7 +254,6 @@ class _Asked:
         if self._group >= len(self._groups):
             self.in_group = False
             return
-        self._floor = float(self._groups[self._group])
         following = self._groups[self._group + 1] if self._group + 1 < len(self._groups) else np.inf
         self._stop = int(np.searchsorted(self._targets, following - _TOLERANCE_SECONDS))
         self.in_group = not self.is_answered
@@ -264,12 +264,7 @@ class _Asked:
         self.in_group = False
 
     def takes(self, seconds: float) -> bool:
-        """Whether a frame at this time answers an open target; then all targets up to it are closed.
-
-        Frames before the group's key frame are refused: they lean on a group that was perhaps not decoded.
-        """
-        if seconds < self._floor - _TOLERANCE_SECONDS:
-            return False
+        """Whether a frame at this time answers an open target; then all targets up to it are closed."""
         closed = int(np.searchsorted(self._targets, seconds + _TOLERANCE_SECONDS, "right"))
         answers = closed > self._next
         self._next = max(self._next, closed)

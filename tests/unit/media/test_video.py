@@ -74,8 +74,11 @@ def test_a_sampled_frame_is_the_one_that_decoding_everything_gives_pixel_for_pix
     path = write_clip(tmp_path / name, codec, frames=100, group=12, options=options, size=(320, 192))
     whole = {round(ref.pts_seconds, 3): rgb for ref, rgb in sample_frames(path, "all")}
     for policy in ("keyframes", "fps:7", "uniform:3", "uniform:5", "uniform:13", "uniform:40"):
-        for ref, rgb in sample_frames(path, policy):
+        source = sample_frames(path, policy)
+        for ref, rgb in source:
             assert np.array_equal(rgb, whole[round(ref.pts_seconds, 3)]), (policy, ref)
+        assert source.notes == (), "what leans on a group that was passed over is no damage"
+        assert source.frames_read == source.expected_frames
 
 
 def test_every_nth_fps_and_uniform_choose_the_frames_they_name(tmp_path: Path) -> None:
@@ -93,6 +96,9 @@ def test_key_frames_alone_are_decoded_where_they_lie_close_enough(tmp_path: Path
     assert [number_of(rgb) for _, rgb in source] == list(range(0, 200, 20))
     assert source.packets_decoded == 10
     assert source.info.frames_found == 200
+    source = sample_frames(write_clip(tmp_path / "b.mp4", frames=100, group=12), "keyframes")
+    assert [number_of(rgb) for _, rgb in source] == list(range(0, 100, 12))
+    assert source.packets_decoded == 9
 
 
 def test_the_decoder_is_given_key_packets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
