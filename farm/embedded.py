@@ -111,7 +111,7 @@ class EmbeddedFarm:
     def wait(self, scan_id: int, on_progress: Callable[[Progress], None] | None = None) -> Progress:
         """Return when the scan has ended. Raises EngineMissing where the workers cannot start, with their own words."""
         self.submitted()
-        return wait(self.farm, scan_id, on_progress, poll_seconds=0.2, alive=self._check)
+        return wait(self.farm, scan_id, on_progress, alive=self._check)
 
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name: redis, crew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ class OpenedEngine:
 
     engine: Engine
     card: ModelCard
+    #: held while computing: threads beyond what the processors can carry would only take each other's cache
+    turn: threading.BoundedSemaphore
 
 
 class Engines:
@@ -52,7 +55,8 @@ class Engines:
                 device=self._device,
                 rate=chosen.simulated_crops_per_second,
             )
-        return OpenedEngine(engine, model.card)
+        at_once = max(1, len(os.sched_getaffinity(0)) // chosen.engine_threads)
+        return OpenedEngine(engine, model.card, threading.BoundedSemaphore(at_once))
 
     def close(self) -> None:
         """Give every device back."""

@@ -23,9 +23,10 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     work = patiently(farm, lambda: score_work(farm, lease))
     opened = here.engines.open(work.engine, work.model_id)
     batch = decode_batch(farm.store.get(work.crops_key))
-    started = time.monotonic()
-    predictions = opened.engine.predict(batch.pixels)
-    seconds = time.monotonic() - started
+    with opened.turn:
+        started = time.monotonic()
+        predictions = opened.engine.predict(batch.pixels)
+        seconds = time.monotonic() - started
     hold.check()
     key = work.mask_key(f"{opened.card.name}-{opened.card.version}")
     farm.store.put(key, encode_masks(predictions.masks))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from celery import Task, shared_task
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from farm.db.models import CropBatchRow, ScanVideo
 from farm.queue import INFER_TASK, SPLIT_TASK
@@ -22,7 +25,8 @@ def split(self: Task[Any, Any], scan_video_id: int) -> str:
     here, worker = process(), _worker(self)
 
     def tell(said: str) -> None:
-        self.send_event("task-progress", result=said)
+        with suppress(OperationalError, RedisError, OSError):  # nobody needs to hear it
+            self.send_event("task-progress", result=said, retry=False)
 
     return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, tell=tell))
 

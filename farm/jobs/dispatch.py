@@ -83,7 +83,7 @@ class Dispatcher:
                     log.warning("dispatcher waits: %s", error)
                 away, busy = True, False
             shortest = self._farm.settings.dispatch_interval_seconds
-            pause = shortest if busy else min(pause * 1.25, max(IDLE_SECONDS, shortest))
+            pause = shortest if busy else min(pause * 1.5, max(IDLE_SECONDS, shortest))
             if self._woken.wait(pause):
                 pause = shortest
             self._woken.clear()

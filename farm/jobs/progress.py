@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
@@ -13,6 +14,9 @@ from farm.db.models import ScanState
 from farm.errors import BadInput, DatabaseAway
 from farm.farm import Farm
 from farm.jobs.tables import SCANS
+
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 0.6
+"""Between two looks at a scan's row while something changes, and while nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +68,25 @@ def wait(
     scan_id: int,
     on_progress: Callable[[Progress], None] | None = None,
     *,
-    poll_seconds: float = 0.25,
     alive: Callable[[], None] | None = None,
 ) -> Progress:
     """Return when the scan has ended. `on_progress` hears every change; `alive` may raise where the farm cannot go on.
 
     Outages of SQL are waited out.
     """
-    last = None
+    last, pause = None, SHORTEST_POLL_SECONDS
     while True:
         if alive is not None:
             alive()
-        try:
+        with suppress(DatabaseAway):
             now = progress(farm, scan_id)
-        except DatabaseAway:
-            time.sleep(poll_seconds)
-            continue
-        if now != last and on_progress is not None:
-            on_progress(now)
-        if now.ended:
-            return now
-        last = now
-        time.sleep(poll_seconds)
+            pause = SHORTEST_POLL_SECONDS if now != last else min(pause * 1.3, LONGEST_POLL_SECONDS)
+            if now != last and on_progress is not None:
+                on_progress(now)
+            if now.ended:
+                return now
+            last = now
+        time.sleep(pause)
 
 
 def unfinished(farm: Farm) -> list[int]:

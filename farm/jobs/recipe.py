@@ -27,7 +27,8 @@ def recipe_for(farm: Farm, model_id: int, *, sampling: str = "") -> Recipe:
 
 def recipe_again(farm: Farm, old: dict[str, Any], *, model_id: int | None = None, sampling: str = "") -> Recipe:
     """The recipe of an earlier scan, for another model or sampling policy. Raises BadInput for an unknown sampling policy."""
-    recipe, changed = Recipe.from_json(old), {"sampling": sampling} if sampling else {}
+    recipe = Recipe.from_json(old)
+    changed: dict[str, Any] = {"sampling": sampling} if sampling else {}
     if model_id is not None:
         changed |= _of_model(farm, model_id)
     return replace(recipe, **changed)
