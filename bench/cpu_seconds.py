@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,29 @@ def run_counted(command: Sequence[str | Path], env: dict[str, str] | None = None
         raise SystemExit(f"{' '.join(str(word) for word in command)} ended with exit code {process.returncode}")
     seconds = max(_waited_for_seconds() - before, watch.seconds())
     return Counted(stdout, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+
+
+def family_cpu_seconds() -> float:
+    """User and system time so far of this process, its living descendants, and those of their children that are dead and waited for."""
+    return sum(_all_ticks(pid) for pid in _family(os.getpid())) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants; threads and processes that end while we look are left out."""
+    children: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                children += [int(word) for word in (task / "children").read_text().split()]
+    return [pid, *(member for child in children for member in _family(child))]
+
+
+def _all_ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(field) for field in fields[11:15])
 
 
 def _waited_for_seconds() -> float:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.cpu_seconds import run_counted
+from bench.cpu_seconds import family_cpu_seconds, run_counted
 
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "pairs"
 FREE_ATOM = b"\x00\x00\x00\x10free"
@@ -85,9 +85,9 @@ def one_way(way: str, clips: list[Path], warm_up: list[Path]) -> None:
     with WAYS[way]() as work:
         if warm_up:
             work(warm_up)
-        began, wall = _family_cpu_seconds(), time.monotonic()
+        began, wall = family_cpu_seconds(), time.monotonic()
         crops = work(clips)
-        spent = _family_cpu_seconds() - began
+        spent = family_cpu_seconds() - began
         wall = time.monotonic() - wall
     print(json.dumps({"crops": crops, "cpu_seconds": round(spent, 3), "wall_seconds": round(wall, 2)}))
 
@@ -132,24 +132,6 @@ def _fresh(clips: list[Path], folder: Path, number: int) -> Path:
     for clip in clips:
         (folder / clip.name).write_bytes(clip.read_bytes() + FREE_ATOM + number.to_bytes(8, "big"))
     return folder
-
-
-def _family_cpu_seconds() -> float:
-    """User and system time so far of this process and all its living descendants, see proc(5)."""
-    ticks = sum(_ticks(pid) for pid in _family(os.getpid()))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _family(pid: int) -> list[int]:
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    children = [int(word) for task in tasks for word in (task / "children").read_text().split()]
-    return [pid, *(member for child in children for member in _family(child))]
-
-
-def _ticks(pid: int) -> int:
-    """Also of its children that are dead and waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15])
 
 
 def main() -> None:

@@ -1,0 +1,258 @@
+"""How many crops per second go through queue, storage and SQL when cards do the computing: 1, 2, 4 and 8 simulated cards on one machine.
+
+    python -m bench.cards [--cards 1 2 4 8] [--seconds 12] [--database postgresql|sqlite] [--batch 64]
+
+A simulated card takes the time that a VCK5000 takes (316.8 crops/s, int8, W=64) and burns no CPU; everything else is real: one worker
+process per card (Celery on Redis, two threads: one fetches and stores while the other waits for its card), crop batches read from the
+object store, masks written to it, scores and rollups in SQL, verdicts, the dispatcher's window. Before the clock starts the batches are
+split already (from noise: the cards' scores mean nothing). The rate is that of the middle of the run, when every card has work.
+Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import func, insert, select, text
+
+from bench.cpu_seconds import family_cpu_seconds
+from farm.contracts import CROP_SIDE_PX, Box, Crop, CropBatch, FrameRef, ModelCard
+from farm.db.models import CropBatchRow, Scan, ScanVideo, Video, WorkState
+from farm.db.session import db_now, open_engine, upgrade
+from farm.embedded import redis_binary
+from farm.farm import Farm
+from farm.jobs.dispatch import Dispatcher
+from farm.jobs.models import register_model
+from farm.jobs.progress import progress
+from farm.jobs.submit import close_submission, open_scan
+from farm.media.batches import encode_batch
+from farm.queue import Doorbell, make_app
+from farm.settings import Settings
+from farm.split import Recipe
+
+CARD_CROPS_PER_SECOND = 316.8
+BATCHES_PER_VIDEO = 8
+OBJECTS = 16
+"""Different batch objects; the rows share them, so that a long run needs no disk for noise."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
+    chosen = parser.parse_args()
+    rates: dict[str, float] = {}
+    for cards in chosen.cards:
+        told = measure(cards, chosen.seconds, chosen.batch, chosen.database)
+        rates[str(cards)] = told["crops_per_second"]
+        print(json.dumps(told), flush=True)
+    result: dict[str, object] = {"crops_per_second": rates, "database": chosen.database, "batch": chosen.batch}
+    result["efficiency"] = {n: round(rate / (int(n) * CARD_CROPS_PER_SECOND), 4) for n, rate in rates.items()}
+    if "8" in rates:
+        result["efficiency_8"] = round(rates["8"] / (8 * CARD_CROPS_PER_SECOND), 4)
+    result["processors"] = len(os.sched_getaffinity(0))
+    print(json.dumps(result))
+
+
+def measure(cards: int, seconds: float, batch: int, database: str) -> dict[str, float]:
+    """Start a farm of so many cards on work for about `seconds`, and watch how fast it goes."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farm-cards-", dir=_fast_folder())))
+        settings = Settings(
+            database_url=stack.enter_context(_database(database, home)),
+            redis_url=stack.enter_context(_redis(home)),
+            storage_url=f"file://{home / 'objects'}",
+            engine="simulated",
+            simulated_crops_per_second=CARD_CROPS_PER_SECOND,
+            model=str(_write_card(home / "model")),
+            dispatch_window=max(64, 8 * cards),
+            dispatch_interval_seconds=0.1,
+        )
+        farm = Farm.open(settings)
+        stack.callback(farm.close)
+        upgrade(farm.engine)
+        scan_id = _prepare(farm, int(cards * CARD_CROPS_PER_SECOND * seconds / batch), batch)
+        doorbell = Doorbell(make_app(settings.redis_url))
+        dispatcher = Dispatcher(farm, doorbell)
+        thread = threading.Thread(target=dispatcher.run, daemon=True)
+        for number in range(cards):
+            stack.enter_context(_worker(settings, f"simulated-{number}", home))
+        time.sleep(3.0 + 0.5 * cards)
+        thread.start()
+        try:
+            return {"cards": cards, **_watch(farm, scan_id)}
+        finally:
+            dispatcher.stop()
+            thread.join()
+
+
+def _watch(farm: Farm, scan_id: int) -> dict[str, float]:
+    """The rate between a fifth and four fifths of the scan, and what processors were busy with meanwhile."""
+    seen: list[tuple[float, int, float, float]] = []
+    while True:
+        now = progress(farm, scan_id)
+        seen.append((time.monotonic(), now.crops_done, _busy_seconds(), family_cpu_seconds()))
+        if now.ended:
+            break
+        time.sleep(0.25)
+    middle = [moment for moment in seen if now.crops_total / 5 <= moment[1] <= now.crops_total * 4 / 5]
+    (begin, first, idle, unspent), (end, last, busy, spent) = middle[0], middle[-1]
+    with farm.read() as connection:
+        done = select(func.count()).select_from(CropBatchRow).where(CropBatchRow.state == WorkState.DONE)
+        assert (
+            connection.execute(done).scalar_one() * (now.crops_total // connection.execute(_all()).scalar_one())
+            == now.crops_done
+        )
+    processors = len(os.sched_getaffinity(0))
+    return {
+        "crops_per_second": round((last - first) / (end - begin), 1),
+        "crops": now.crops_done,
+        "farm_cpu_ms_per_crop": round((spent - unspent) * 1000 / (last - first), 3),
+        "machine_busy": round((busy - idle) / (end - begin) / processors, 3),
+    }
+
+
+def _all() -> object:
+    return select(func.count()).select_from(CropBatchRow)
+
+
+def _busy_seconds() -> float:
+    """CPU-seconds that the whole machine has been busy, whoever with, see proc(5)."""
+    user, nice, system, idle, iowait, *rest = (int(word) for word in Path("/proc/stat").read_text().split()[1:9])
+    del idle, iowait
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _prepare(farm: Farm, batches: int, crops: int) -> int:
+    """A scan whose videos are split and whose batches wait."""
+    model_id = register_model(farm, Path(farm.settings.model))
+    scan_id = open_scan(farm, model_id, "simulated", Recipe(), dataset=None, priority=6)
+    noise = np.random.default_rng(1)
+    cut = tuple(Crop(FrameRef(i, i / 25), Box(10, 10, 60, 70), Box(0, 0, 80, 80), i % 2, 0.9) for i in range(crops))
+    for number in range(OBJECTS):
+        pixels = noise.integers(0, 256, (crops, CROP_SIDE_PX, CROP_SIDE_PX, 3), dtype=np.uint8)
+        farm.store.put(f"crops/noise/{number:06d}", encode_batch(CropBatch(number, pixels, cut)))
+    videos = -(-batches // BATCHES_PER_VIDEO)
+    with farm.sessions.begin() as session:
+        common = {"size_bytes": 1, "object_key": "videos/noise"}
+        rows = [{"sha256": f"noise-{number}", **common} for number in range(videos)]
+        ids = session.scalars(insert(Video).values(created_at=db_now()).returning(Video.id), rows).all()
+        split = {
+            "scan_id": scan_id,
+            "state": WorkState.DONE,
+            "batches_total": BATCHES_PER_VIDEO,
+            "summary": {"frames_read": 100},
+        }
+        split |= {"crops_total": BATCHES_PER_VIDEO * crops}
+        made = session.scalars(insert(ScanVideo).returning(ScanVideo.id), [{"video_id": i, **split} for i in ids]).all()
+        session.execute(
+            insert(CropBatchRow),
+            [
+                {
+                    "scan_id": scan_id,
+                    "scan_video_id": video,
+                    "position": n,
+                    "crops": crops,
+                    "object_key": f"crops/noise/{n % OBJECTS:06d}",
+                }
+                for video in made
+                for n in range(BATCHES_PER_VIDEO)
+            ],
+        )
+        scan = session.get_one(Scan, scan_id)
+        scan.videos_total, scan.crops_total = videos, videos * BATCHES_PER_VIDEO * crops
+    close_submission(farm, scan_id)
+    return scan_id
+
+
+def _write_card(folder: Path) -> Path:
+    """A card for weights that no simulated engine looks at."""
+    folder.mkdir()
+    (folder / "none.onnx").write_bytes(b"none")
+    values = {
+        "name": "none",
+        "version": "1",
+        "weights": "none.onnx",
+        "sha256": sha256(b"none").hexdigest(),
+        "width": 64,
+    }
+    values |= {"input_name": "x", "class_output": "c", "mask_output": "m", "input_scale": 1.0, "input_offset": 0.0}
+    values |= {"logit_polarity": "fake", "crop_margin": 0.15, "mask_threshold": 0.5, "temperature": 1.0, "bias": 0.0}
+    values |= {"threshold": 0.9, "false_positive_rate": 0.01, "real_below": 0.1, "demonstration": True}
+    path = folder / "none.json"
+    path.write_text(json.dumps(values))
+    ModelCard.load(path)
+    return path
+
+
+@contextmanager
+def _worker(settings: Settings, card: str, home: Path) -> Iterator[None]:
+    """One card's worker process."""
+    plain = {f"FARM_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    plain |= {"FARM_CARD": card, "OPENBLAS_NUM_THREADS": "1", "FARM_FLOWER_PASSWORD": ""}
+    with (home / f"{card}.log").open("wb") as log:
+        command = [sys.executable, "-m", "workers.app", "infer", "--loglevel", "WARNING"]
+        process = subprocess.Popen(command, env={**os.environ, **plain}, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _redis(home: Path) -> Iterator[str]:
+    socket = home / "redis.sock"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(home)]
+    process = subprocess.Popen([str(redis_binary()), *options], stdout=subprocess.DEVNULL)
+    try:
+        while not socket.exists():
+            time.sleep(0.01)
+        yield f"redis+socket://{socket}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _database(kind: str, home: Path) -> Iterator[str]:
+    """A private PostgreSQL from its wheel (as the tests start it), or a SQLite file."""
+    if kind == "sqlite":
+        yield f"sqlite:///{home / 'farm.db'}"
+        return
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from services import postgres_server
+
+    with postgres_server() as server:
+        engine = open_engine(server.url())
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("CREATE DATABASE cards"))
+        engine.dispose()
+        yield server.url("cards")
+
+
+def _fast_folder() -> str | None:
+    """Memory for the objects where there is room: a disk's speed is not what is measured."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > 2 * 1024**3 else None
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    main()
