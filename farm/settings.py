@@ -21,9 +21,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str = Field("", description="any S3 endpoint; empty means AWS")
     s3_region: str = "us-east-1"
 
-    model: str = Field(
-        "", description="model name, name@version or path of a card; empty means the promoted one, else the shipped one"
-    )
+    model: str = Field("", description="model name, name@version or path of a card; empty means the shipped one")
     engine: str = Field("onnx", description="onnx, openvino, simulated, vart: never replaced by another one silently")
     engine_threads: int = 1
     card: str = Field(
