@@ -132,7 +132,7 @@ class EngineSpec:
     name: str
     #: what runs the arithmetic, for the record: "cpu", "0000:3b:00.0", "simulated-0"
     device: str
-    #: "fp32", "int8"
+    #: "fp32", "int8"; "simulated" for scores that no network made
     precision: str
     #: crops per call that the engine computes at once; a batch of any size may still be given
     batch: int
@@ -244,8 +244,15 @@ class ModelCard:
         """Parse a card. Raises BadModel on unknown or missing fields."""
         try:
             values = json.loads(text)
-            values["notes"] = tuple(values.get("notes", ()))
-            return cls(**values)
+        except ValueError as error:
+            raise BadModel(f"model card does not parse: {error}") from error
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """A card from its JSON object, as it stands in a file or a row. Raises BadModel on unknown or missing fields."""
+        try:
+            return cls(**values | {"notes": tuple(values.get("notes", ()))})
         except (TypeError, ValueError, AttributeError) as error:
             raise BadModel(f"model card does not parse: {error}") from error
 

@@ -106,11 +106,11 @@ def load_model(farm: Farm, model_id: int) -> RegisteredModel:
     """The registered model with this id."""
     with database_errors(), farm.sessions() as session:
         row = session.execute(select(Model.card, Model.object_key).where(Model.id == model_id)).one()
-    return RegisteredModel(model_id, ModelCard.from_json(json.dumps(row.card)), row.object_key)
+    return RegisteredModel(model_id, ModelCard.from_values(row.card), row.object_key)
 
 
 def list_models(farm: Farm) -> list[RegisteredModel]:
     """Every registered model, by name and age."""
     with database_errors(), farm.sessions() as session:
         rows = session.execute(select(Model.id, Model.card, Model.object_key).order_by(Model.name, Model.id)).all()
-    return [RegisteredModel(row.id, ModelCard.from_json(json.dumps(row.card)), row.object_key) for row in rows]
+    return [RegisteredModel(row.id, ModelCard.from_values(row.card), row.object_key) for row in rows]

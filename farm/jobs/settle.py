@@ -3,7 +3,6 @@ brought the last piece."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
@@ -112,4 +111,4 @@ def finish_scan(connection: Connection, scan_id: int) -> None:
 
 def card_of(connection: Connection, scan_id: int) -> ModelCard:
     """The model card that this scan is judged by."""
-    return ModelCard.from_json(json.dumps(connection.execute(_CARD, {"scan": scan_id}).scalar_one()))
+    return ModelCard.from_values(connection.execute(_CARD, {"scan": scan_id}).scalar_one())

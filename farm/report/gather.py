@@ -100,12 +100,11 @@ def scan_facts(session: Session, scan_id: int) -> tuple[ScanFacts, ModelCard]:
         raise BadInput(f"there is no scan {scan_id}; `farm status` lists them")
     dataset = session.get(Dataset, scan.dataset_id) if scan.dataset_id is not None else None
     model = session.get_one(Model, scan.model_id)
-    card = ModelCard(**{**model.card, "notes": tuple(model.card.get("notes", ()))})
     facts = ScanFacts(
         dataset=dataset.name if dataset else None,
         **{name: getattr(scan, name) for name in ScanFacts.__slots__ if name != "dataset"},
     )
-    return facts, card
+    return facts, ModelCard.from_values(model.card)
 
 
 def listed_videos(session: Session, scan_id: int) -> Iterator[ListedVideo]:
