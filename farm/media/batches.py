@@ -22,7 +22,6 @@ from farm.errors import BadObject
 MAGIC = b"FARMCRB1"
 """Format and its version; a reader of another version must refuse."""
 _FRAME = struct.Struct("<8sII")
-CROP_BYTES = CROP_SIDE_PX * CROP_SIDE_PX * 3
 
 
 def encode_batch(batch: CropBatch) -> bytes:

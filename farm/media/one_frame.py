@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from farm.errors import BadVideo
-from farm.media.packets import file_name, opened, packets
+from farm.media.packets import file_name, opened, packets, upright
 
 FIRST_PACKETS = 64
 """The stream's first frame lies among so many packets, however its frames are reordered."""
@@ -43,8 +43,7 @@ def frame_at(path: Path, pts_seconds: float, max_frame_pixels: int) -> NDArray[n
             except (av.FFmpegError, OSError, ValueError):
                 found = None
             if found is not None:
-                turns = round(found.rotation / 90) % 4
-                return np.ascontiguousarray(np.rot90(found.to_ndarray(format="rgb24"), turns))
+                return upright(np.asarray(found.to_ndarray(format="rgb24"), np.uint8), found.rotation)
     raise BadVideo(f"{file_name(path)} shows no frame at {pts_seconds:.3f} s")
 
 

@@ -175,6 +175,12 @@ def _rotation(packet: Packet[VideoStream]) -> int | None:
     return round(frames[0].rotation / 90) % 4 * 90 if frames else None
 
 
+def upright(rgb: NDArray[np.uint8], rotation_degrees: float) -> NDArray[np.uint8]:
+    """An (H, W, 3) frame turned counterclockwise by the nearest right angle."""
+    turns = round(rotation_degrees / 90) % 4
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
 def _frame_seconds(stream: VideoStream) -> float:
     return 1 / float(stream.average_rate) if stream.average_rate else 0.0
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from farm.contracts import FrameRef
 from farm.errors import BadVideo
-from farm.media.packets import PacketIndex, file_name, opened, packets, read_index
+from farm.media.packets import PacketIndex, file_name, opened, packets, read_index, upright
 from farm.media.sampling import Sampling, parse_sampling, target_times
 
 MAX_FRAME_PIXELS = 100_000_000
@@ -131,7 +131,7 @@ class FrameSource:
                 self.frames_read += 1
                 self._latest_seconds = ref.pts_seconds
                 rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                yield ref, _upright(np.asarray(rgb, np.uint8), frame.rotation)
+                yield ref, upright(np.asarray(rgb, np.uint8), frame.rotation)
         if not self.frames_read:
             raise BadVideo("; ".join((f"{file_name(self._path)}: not one frame can be decoded", *self.notes)))
 
@@ -285,12 +285,6 @@ def _until_broken(
 def _number(coded: VideoFrame | Packet[VideoStream]) -> int:
     """The number of a packet in its file, or of the one that a frame was decoded from."""
     return coded.opaque if isinstance(coded.opaque, int) else 0
-
-
-def _upright(rgb: NDArray[np.uint8], rotation_degrees: float) -> NDArray[np.uint8]:
-    """The frame turned counterclockwise by the nearest right angle."""
-    turns = round(rotation_degrees / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
 def _info(container: InputContainer, stream: VideoStream, index: PacketIndex) -> VideoInfo:
