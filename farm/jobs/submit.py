@@ -6,6 +6,7 @@ A path that cannot be read becomes a row with its error; the others go on. Messa
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import time
@@ -30,6 +31,8 @@ from farm.jobs.sources import Source, shown
 from farm.jobs.upsert import insert_into
 from farm.split import Recipe
 from farm.storage import open_store
+
+log = logging.getLogger(__name__)
 
 CHUNK_PATHS = 500
 CHUNK_SECONDS = 1.0
@@ -137,8 +140,8 @@ def code_version() -> str:
 def _abandon(farm: Farm, scan_id: int) -> None:
     try:
         cancel(farm, scan_id)
-    except FarmError:
-        pass
+    except FarmError as error:
+        log.warning("scan %s stays open, its submission broken off: %s", scan_id, error)
 
 
 def _dataset_id(session: Session, name: str | None) -> int | None:
