@@ -189,9 +189,8 @@ def _migrating(engine: Engine) -> Iterator[Config]:
     with database_errors(), engine.connect().execution_options(**options) as connection:
         connection.detach()  # its settings are not for the pool
         sqlite = connection.dialect.name == "sqlite"
-        if (
-            sqlite
-        ):  # a table rebuilt by a batch migration must not drag its children along; settable only outside a transaction
+        if sqlite:
+            # a table rebuilt by a batch migration must not drag its children along; settable only outside a transaction
             connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
         with connection.begin():
             if not sqlite:

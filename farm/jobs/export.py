@@ -9,9 +9,10 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from farm.contracts import CROP_SIDE_PX
@@ -53,7 +54,7 @@ def export_masks(farm: Farm, scan_id: int, folder: Path) -> Iterator[Path]:
                 yield _export(farm, session, batches, folder / f"{_safe(video.name)}-{video.sha256[:12]}.npy")
 
 
-def _videos(scan_id: int):  # type: ignore[no-untyped-def]  # Select[tuple[...]] says less than the columns do
+def _videos(scan_id: int) -> Select[Any]:
     name = select(func.min(ScanPath.name)).where(ScanPath.scan_video_id == ScanVideo.id).scalar_subquery()
     chosen = select(ScanVideo.id, Video.sha256, name.label("name")).join(Video, Video.id == ScanVideo.video_id)
     return chosen.where(ScanVideo.scan_id == scan_id).order_by(ScanVideo.id)
