@@ -27,7 +27,7 @@ Paths = Annotated[list[str], typer.Argument(metavar="PATHS…", help=PATHS_HELP)
 MaybePaths = Annotated[list[str] | None, typer.Argument(metavar="[PATHS…]", help=PATHS_HELP)]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Name of the data set these videos belong to.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="onnx, openvino or simulated. Default: FARM_ENGINE, else onnx.")
+    str, typer.Option("--engine", help="onnx, openvino, vart or simulated. Default: FARM_ENGINE, else onnx.")
 ]
 ModelName = Annotated[
     str, typer.Option("--model", help="name, name@version or the path of a model card. Default: the shipped one.")
