@@ -13,4 +13,4 @@ WITHOUT_TORCH = (
 def test_without_torch_it_names_the_command_that_installs_it() -> None:
     ran = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr == "trainer: torch is not installed: run `make install-trainer`\n"
+    assert ran.stderr == "trainer: torch is not installed; run `make install-trainer`\n"
