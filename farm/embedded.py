@@ -23,6 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from urllib.parse import quote
+
+from sqlalchemy import URL
 
 from farm.db.session import upgrade
 from farm.errors import BadInput, EngineMissing, FarmError, QueueAway
@@ -30,7 +33,8 @@ from farm.farm import Farm
 from farm.jobs.claim import release_worker
 from farm.jobs.models import find_model
 from farm.jobs.progress import Progress, wait
-from farm.settings import Settings
+from farm.jobs.sources import shown
+from farm.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +53,21 @@ _DIE_WITH_PARENT = 1
 
 def database_url(home: Path) -> str:
     """Where the embedded farm of this home keeps its rows."""
-    return f"sqlite:///{home / 'farm.db'}"
+    return URL.create("sqlite", database=str(home / "farm.db")).render_as_string()
 
 
 def embedded_settings(home: Path, **chosen: Any) -> Settings:
-    """The settings of the embedded farm of this home, for reading it too; `chosen` overrides FARM_*. Starts and creates nothing."""
+    """The settings of the embedded farm of this home, for reading it too; `chosen` overrides FARM_*. Starts and creates nothing.
+
+    Raises BadInput for a home that no URL can name, or a setting that is wrong.
+    """
     home = home.absolute()
-    return Settings(
+    if shown(str(home)) != str(home):
+        raise BadInput(f"the home {shown(str(home))} has a name that is no UTF-8, which not every library can open")
+    return read_settings(
         **{
             "database_url": database_url(home),
-            "storage_url": f"file://{home / 'objects'}",
+            "storage_url": (home / "objects").as_uri(),
             "redis_url": f"redis+socket://{_socket_path(home)}",
             **chosen,
         }
@@ -251,9 +260,9 @@ def redis_binary() -> Path:
 
 
 def _socket_path(home: Path) -> Path:
-    """A path for Redis' socket short enough for the kernel, the same at every start of this home."""
+    """A path for Redis' socket short enough for the kernel and plain enough for a URL, the same at every start of this home."""
     near = home / "run" / "redis.sock"
-    if len(os.fsencode(near)) <= SOCKET_BYTES:
+    if len(os.fsencode(near)) <= SOCKET_BYTES and quote(str(near)) == str(near):
         return near
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"farm-{os.getuid()}-{name}" / "redis.sock"

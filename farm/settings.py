@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from pydantic import Field, SecretStr
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from farm.errors import BadInput
 
 
 class Settings(BaseSettings):
@@ -23,11 +27,11 @@ class Settings(BaseSettings):
 
     model: str = Field("", description="model name, name@version or path of a card; empty means the shipped one")
     engine: str = Field("onnx", description="onnx, openvino, simulated, vart: never replaced by another one silently")
-    engine_threads: int = 1
+    engine_threads: int = Field(1, ge=1)
     card: str = Field(
         "", description="the card this worker drives: names its Celery node, and the device where an engine has several"
     )
-    simulated_crops_per_second: float = 316.8
+    simulated_crops_per_second: float = Field(316.8, gt=0)
 
     vart_python: str = Field("", description="interpreter of the vendor's environment (Python 3.8 with vart and xir)")
     vart_path: str = Field("", description="folders for that interpreter's module path, joined by ':'")
@@ -55,28 +59,30 @@ class Settings(BaseSettings):
 
     sampling: str = "keyframes"
     detector: str = Field("centerface", description="face detector")
-    detector_side_px: int = Field(320, description="longer side of the frame given to the detector")
-    detector_confidence: float = 0.5
-    batch_crops: int = 64
+    detector_side_px: int = Field(320, ge=32, description="longer side of the frame given to the detector")
+    detector_confidence: float = Field(0.5, gt=0, lt=1)
+    batch_crops: int = Field(64, ge=1)
     min_face_px: int = Field(40, description="shorter side of a face box below which a face is too small to judge")
     min_sharpness: float = Field(
         4.0, description="variance of the Laplacian of the grey 224 px crop below which it is too blurred"
     )
     min_brightness: float = Field(20.0, description="mean grey level of 255 below which a crop is too dark")
     max_frame_pixels: int = Field(
-        100_000_000, description="a video with larger frames is UNREADABLE rather than a memory bomb"
+        100_000_000, ge=1, description="a video with larger frames is UNREADABLE rather than a memory bomb"
     )
 
-    lease_seconds: float = 120.0
-    max_attempts: int = 3
-    retry_seconds: float = Field(5.0, description="first pause before a failed row is tried again; doubles per attempt")
-    dispatch_window: int = Field(64, description="messages kept in Redis per queue")
-    dispatch_interval_seconds: float = 0.2
-    ring_again_seconds: float = Field(
-        60.0, description="a row rung for this long ago and still unclaimed is rung again"
+    lease_seconds: float = Field(120.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    retry_seconds: float = Field(
+        5.0, ge=0, description="first pause before a failed row is tried again; doubles per attempt"
     )
-    split_time_limit_seconds: int = 3600
-    split_memory_limit_bytes: int = 4 * 1024**3
+    dispatch_window: int = Field(64, ge=1, description="messages kept in Redis per queue")
+    dispatch_interval_seconds: float = Field(0.2, gt=0)
+    ring_again_seconds: float = Field(
+        60.0, gt=0, description="a row rung for this long ago and still unclaimed is rung again"
+    )
+    split_time_limit_seconds: int = Field(3600, ge=1)
+    split_memory_limit_bytes: int = Field(4 * 1024**3, ge=1 << 28)
 
     flower_password: SecretStr = Field(
         SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone"
@@ -85,5 +91,16 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once. Raises BadInput."""
+    return read_settings()
+
+
+def read_settings(**chosen: Any) -> Settings:
+    """The settings that the environment holds, `chosen` before it. Raises BadInput, naming the variables that are wrong."""
+    try:
+        return Settings(**chosen)
+    except ValidationError as error:
+        wrong = (
+            f"FARM_{each['loc'][0]!s}".upper() + f" is {each['input']!r}: {each['msg']}" for each in error.errors()
+        )
+        raise BadInput("; ".join(wrong)) from error

@@ -45,4 +45,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except FarmError as error:
         print(f"farm: {error}", file=sys.stderr)
         return Exit.ERROR
+    except OSError as error:
+        # a home or an output that cannot be written; the parts say themselves what they know more of
+        where = f": {error.filename}" if error.filename else ""
+        print(f"farm: {error.strerror or error}{where}", file=sys.stderr)
+        return Exit.ERROR
     return Exit.DONE

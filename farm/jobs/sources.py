@@ -70,13 +70,13 @@ def _sources(path: str) -> Iterator[Source]:
     here = Path(path)
     if path.startswith("s3://"):
         yield from _from_s3(path)
-    elif here.is_dir():
+    elif _is_folder(here):
         yield from _from_folder(here)
     elif here.suffix.lower() == ".csv":
         yield from _from_manifest(here)
-    elif has_magic(path) and not here.exists():
+    elif has_magic(path) and not os.path.lexists(path):
         for match in sorted(iglob(path, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
-            yield from _from_folder(Path(match)) if Path(match).is_dir() else (_file(match),)
+            yield from _from_folder(Path(match)) if _is_folder(Path(match)) else (_file(match),)
     else:
         yield _file(path)
 
@@ -85,12 +85,23 @@ def _file(path: str) -> Source:
     return Source(path, Path(path).name or path)
 
 
+def _is_folder(path: Path) -> bool:
+    """False also for a name that is too long, or in a folder that may not be entered: as a file it becomes a result that says so."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _from_folder(folder: Path) -> Iterator[Source]:
-    for parent, folders, names in os.walk(folder):
+    closed: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
         folders.sort()
         for path in (Path(parent) / name for name in sorted(names)):
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 yield Source(str(path), str(path.relative_to(folder)))
+    for error in closed:
+        yield Source(error.filename, error.filename, error=f"the folder cannot be listed: {error.strerror}")
 
 
 def _from_s3(uri: str) -> Iterator[Source]:

@@ -58,7 +58,7 @@ def file_name(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path, max_frame_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A video file and its first real video stream, decoder not yet started. Raises BadVideo with the reason.
+    """A video file and the video stream that a player would show, decoder not yet started. Raises BadVideo with the reason.
 
     Opened as a Python file, so that no name is taken for a protocol and no file leads to another.
     """
@@ -91,11 +91,11 @@ def opened(path: Path, max_frame_pixels: int) -> Iterator[tuple[InputContainer, 
 
 
 def _video_stream(path: Path, container: InputContainer, max_frame_pixels: int) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    streams = _real_streams(container)
     if not streams:
         kinds = sorted({str(s.type) for s in container.streams}) or ["no"]
         raise BadVideo(f"{file_name(path)} has no video in it, only {' and '.join(kinds)} streams")
-    stream: VideoStream = streams[0]
+    stream: VideoStream = next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
     context = stream.codec_context
     if context is None:
         raise BadVideo(f"{file_name(path)} is coded in a way that this build of FFmpeg cannot decode")
@@ -116,6 +116,16 @@ def _video_stream(path: Path, container: InputContainer, max_frame_pixels: int) 
     context.options = {"max_pixels": str(max_frame_pixels)}
     context.flags |= av.codec.context.Flags.copy_opaque
     return stream
+
+
+def _real_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams that are no cover picture."""
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+
+
+def _left_out(container: InputContainer) -> str:
+    streams = len(_real_streams(container))
+    return f"the file has {streams} video streams; only the one that players show was looked at" if streams > 1 else ""
 
 
 def _claimed_size(path: Path) -> tuple[int, int]:
@@ -160,7 +170,7 @@ def read_index(container: InputContainer, stream: VideoStream) -> PacketIndex:
             count += 1
     except (av.FFmpegError, OSError) as error:
         broken = f"reading broke off after {last - first:.2f} s: {_reason(error)}"
-    notes = [note for note in (broken, _shortfall(container, stream, last, stop)) if note]
+    notes = [note for note in (broken, _shortfall(container, stream, last, stop), _left_out(container)) if note]
     starts = np.frombuffer(groups, np.float64) - first
     stop_seconds = max(stop, last + _frame_seconds(stream)) - first
     return PacketIndex(tick_seconds, first, starts, last - first, stop_seconds, count, rotation or 0, tuple(notes))

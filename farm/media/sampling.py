@@ -80,8 +80,20 @@ def target_times(sampling: Sampling, keyframes: NDArray[np.float64], end_seconds
     raise ValueError(f"{sampling} does not look at times")
 
 
+def times_wanted(sampling: Sampling, end_seconds: float) -> float:
+    """About how many times `target_times` would give, without making them."""
+    if sampling.kind == "keyframes":
+        gap = _keyframe_gap(end_seconds)
+        return end_seconds / gap if gap > 0 else 1
+    return end_seconds * sampling.value if sampling.kind == "fps" else sampling.value
+
+
+def _keyframe_gap(end_seconds: float) -> float:
+    return min(FLOOR_SECONDS, end_seconds / FEWEST_FRAMES)
+
+
 def _keyframe_targets(keyframes: NDArray[np.float64], end_seconds: float) -> NDArray[np.float64]:
-    gap = min(FLOOR_SECONDS, end_seconds / FEWEST_FRAMES)
+    gap = _keyframe_gap(end_seconds)
     anchors = _thinned(keyframes, min(CEILING_SECONDS, gap / 2))
     chosen: list[float] = []
     for start, stop in zip(anchors, [*anchors[1:], end_seconds], strict=True):

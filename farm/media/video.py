@@ -24,8 +24,13 @@ from numpy.typing import NDArray
 
 from farm.contracts import FrameRef
 from farm.errors import BadVideo
+<<<<<<< HEAD
 from farm.media.packets import PacketIndex, file_name, opened, packets, read_index, upright
 from farm.media.sampling import Sampling, parse_sampling, target_times
+=======
+from farm.media.packets import PacketIndex, file_name, opened, packets, read_index
+from farm.media.sampling import Sampling, parse_sampling, target_times, times_wanted
+>>>>>>> 9e3be61 (Homes of any name, wrong settings, outputs that cannot be written, a time stamp years off, several video streams)
 
 MAX_FRAME_PIXELS = 100_000_000
 """A video with larger frames is refused before any memory is taken for one."""
@@ -34,6 +39,8 @@ SPARSE_SHARE = 1 / 16
 
 The frame that answers a target then stands up to one run of B-frames later, which is little at this distance.
 """
+MOST_TIMES = 1_000_000
+"""A file that would be looked at more often than this, and than it has frames, is read whole: its time stamps are wrong."""
 _TOLERANCE_SECONDS = 1e-4
 
 
@@ -95,11 +102,15 @@ class FrameSource:
                 "; ".join((f"{file_name(path)} has a video stream without a single frame", *self._index.notes))
             )
         self._targets = np.empty(0)
-        if sampling.kind == "uniform" and sampling.value >= self._index.packets:
+        if sampling.looks_at_times and times_wanted(sampling, self._index.end_seconds) > self._most_times(sampling):
             self._sampling = sampling = Sampling("all")
         if sampling.looks_at_times:
             self._targets = target_times(sampling, np.sort(self._index.group_seconds), self._index.end_seconds)
         self._forget()
+
+    def _most_times(self, sampling: Sampling) -> int:
+        """More times than this are not looked for: every frame would be the answer, or one false time stamp asks for years."""
+        return self._index.packets - 1 if sampling.kind == "uniform" else max(self._index.packets, MOST_TIMES)
 
     @property
     def expected_frames(self) -> int:

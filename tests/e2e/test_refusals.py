@@ -37,6 +37,25 @@ def test_a_home_that_holds_no_farm_is_named(line: CommandLine, tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_home_or_an_output_that_cannot_be_written_is_one_line(line: CommandLine, tmp_path: Path) -> None:
+    clip, blocked = tmp_path / "clip.mp4", tmp_path / "file" / "below"
+    bad_clips.video(clip, frames=10)
+    blocked.parent.write_text("a file where a folder should be")
+    ran = line.run("scan", clip, "--home", blocked)
+    assert ran.code == 1
+    assert str(blocked) in one_line(ran.err)
+    assert line.run("db", "upgrade", "--home", tmp_path / "home").code == 0
+    ran = line.run("results", "--by", "day", "--home", tmp_path / "home", "--out", blocked)
+    assert ran.code == 1
+    assert str(blocked) in one_line(ran.err)
+
+
+def test_a_setting_that_is_wrong_is_one_line(line: CommandLine) -> None:
+    ran = line.run("status", env={"FARM_LEASE_SECONDS": "abc"})
+    assert ran.code == 1
+    assert "FARM_LEASE_SECONDS is 'abc'" in one_line(ran.err)
+
+
 def test_an_unknown_scan_is_named(line: CommandLine, tmp_path: Path) -> None:
     assert line.run("db", "upgrade", "--home", tmp_path / "home").code == 0
     for command in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -43,6 +44,28 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
 
 def test_a_missing_path_is_a_source_that_submit_will_find_missing(folder):
     assert [source.path for source in expand([folder / "no.mp4"])] == [str(folder / "no.mp4")]
+
+
+def test_a_name_that_no_file_system_takes_is_a_source_too(folder):
+    for path in ("n" * 300 + ".mp4", "a\0b.mp4"):
+        assert [source.path for source in expand([path, folder / "a.mkv"])] == [path, str(folder / "a.mkv")]
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_the_others_go_on(folder, monkeypatch):
+    scandir = os.scandir
+
+    def locked(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+
+    found = list(expand([folder]))
+
+    assert [source.error is None for source in found] == [True, True, False]
+    assert found[2].path == str(folder / "deep")
+    assert found[2].error == "the folder cannot be listed: Permission denied"
 
 
 def test_a_folder_without_a_video_is_refused_with_what_would_be_one(tmp_path):

@@ -158,6 +158,31 @@ def test_uneven_frames_keep_their_own_times(tmp_path: Path) -> None:
     assert [n for _, n in at] == [0, 3, 6, 8, 9], "the first frame at or after each full second"
 
 
+def test_one_time_stamp_years_off_costs_no_memory_and_hides_no_frame(tmp_path: Path) -> None:
+    times = [n / 25 for n in range(30)] + [3e10]
+    path = write_clip(tmp_path / "a.mkv", frames=31, times=times)
+    for policy in ("keyframes", "fps:240"):
+        assert set(range(31)) >= set(numbers(path, policy)) >= set(range(30)), policy
+
+
+def test_of_several_pictures_at_once_the_one_that_players_show_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(path, "w") as file:
+        streams = [file.add_stream("libx264", rate=25, options={"preset": "veryfast"}) for _ in range(2)]
+        for stream, size in zip(streams, (64, 96), strict=True):
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+        streams[0].disposition = av.stream.Disposition(0)
+        streams[1].disposition = av.stream.Disposition.default
+        for stream in streams:
+            grey = av.VideoFrame.from_ndarray(np.full((stream.height, stream.width, 3), 90, np.uint8))
+            file.mux(stream.encode(grey))
+            file.mux(stream.encode())
+    source = sample_frames(path, "all")
+    assert source.info.width == 96
+    assert any("2 video streams" in note for note in source.notes)
+
+
 def test_times_count_from_the_first_frame_wherever_the_clock_starts(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", frames=10, times=[100 + n / 10 for n in range(10)])
     refs = [ref.pts_seconds for ref, _ in sample_frames(path, "all")]
