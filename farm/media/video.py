@@ -24,13 +24,8 @@ from numpy.typing import NDArray
 
 from farm.contracts import FrameRef
 from farm.errors import BadVideo
-<<<<<<< HEAD
 from farm.media.packets import PacketIndex, file_name, opened, packets, read_index, upright
-from farm.media.sampling import Sampling, parse_sampling, target_times
-=======
-from farm.media.packets import PacketIndex, file_name, opened, packets, read_index
 from farm.media.sampling import Sampling, parse_sampling, target_times, times_wanted
->>>>>>> 9e3be61 (Homes of any name, wrong settings, outputs that cannot be written, a time stamp years off, several video streams)
 
 MAX_FRAME_PIXELS = 100_000_000
 """A video with larger frames is refused before any memory is taken for one."""
