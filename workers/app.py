@@ -32,8 +32,8 @@ from farm.settings import settings
 
 log = logging.getLogger(__name__)
 
-INFER_THREADS = 2
-"""One fetches and stores while another computes."""
+INFER_THREADS = 3
+"""One computes, one has fetched and waits for its turn, one stores."""
 
 HARD_LIMIT_EXTRA_SECONDS = 30
 """After the soft time limit a child has this long to end by itself before it is killed."""
