@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.cli.printing import cell, console, table, verdict_cell
+from farm.db.results.sums import PENDING, RANK
 from farm.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 LINES = 40
 """Videos in the table that ends a scan; `farm results` shows all."""
-RANK = ("FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE")
-VERDICTS = (*RANK, "PENDING")
 
 
 def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
@@ -43,7 +42,7 @@ def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
 
 
 def _telling(result: VideoResult) -> tuple[int, float]:
-    return RANK.index(result.verdict) if result.verdict in RANK else len(RANK), -(result.p_fake or 0.0)
+    return RANK[result.verdict or PENDING], -(result.p_fake or 0.0)
 
 
 def results_table(results: Iterable[VideoResult]) -> Table:
@@ -99,7 +98,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            flat |= {f"{name}_{verdict}": value.get(verdict, 0) for verdict in VERDICTS}
+            flat |= {f"{name}_{verdict}": value.get(verdict, 0) for verdict in RANK}
         else:
             flat[name] = value
     return flat

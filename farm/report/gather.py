@@ -11,12 +11,9 @@ from sqlalchemy.orm import Session
 
 from farm.contracts import ModelCard
 from farm.db.models import CropBatchRow, Dataset, Model, Scan, ScanPath, ScanVideo, Track, Video, WorkState
-from farm.db.results.sums import PENDING, verdict_of_path
+from farm.db.results.sums import PENDING, RANK, verdict_of_path
 from farm.errors import BadInput
 from farm.verdict import calibrate
-
-RANK = {label: rank for rank, label in enumerate(["FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE", PENDING])}
-"""The order in which verdicts are worth a reader's time."""
 
 BATCHES_ASKED = 500
 """Engines are named from this many batches; a scan has one, or a few where cards were mixed."""

@@ -27,6 +27,9 @@ FAKE, REAL = VerdictLabel.FAKE.value, VerdictLabel.REAL.value
 PENDING = "PENDING"
 """Stands for a verdict that is not there yet, or never will be in a cancelled scan."""
 
+RANK = {label: rank for rank, label in enumerate(("FAKE", "UNCERTAIN", "REAL", "NO_FACE", "UNREADABLE", PENDING))}
+"""The order in which verdicts are worth a reader's time, 0 first."""
+
 CHUNK = 10_000
 SECONDS_PER_DAY = 86_400
 
