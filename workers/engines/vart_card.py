@@ -108,7 +108,7 @@ class Card:
     def __init__(self, order: dict[str, Any], link: Link, memory: int) -> None:
         self._link = link
         check_firmware(order["firmware"])
-        check_file(order["xmodel"], "the xmodel", "model", "copy it again or compile it with `trainer compile`")
+        check_file(order["xmodel"], "the xmodel", "model", "copy it again or compile it with vai_c_xir")
         os.environ["RTENGINE_NUM_WORKERS"] = str(order["contexts"])
         if order["device_index"] is not None:
             os.environ["XLNX_ENABLE_DEVICES"] = str(order["device_index"])
@@ -221,7 +221,7 @@ def dpu_subgraph(graph: Any) -> Any:
         raise Refused(
             "model",
             "the xmodel has no DPU subgraph, so it was quantized but never compiled, or is a float model: "
-            "compile it with `trainer compile`",
+            "compile it with vai_c_xir",
         )
     if len(found) > 1:
         why = "the xmodel has {} DPU subgraphs, expected one: an operator fell to the CPU between them, see vai_c_xir's output"

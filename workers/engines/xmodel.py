@@ -26,10 +26,10 @@ def check_xmodel(path: Path, device: str) -> None:
                 file.seek(end)
     except OSError as error:
         raise BadModel(
-            f"card {device}: xmodel {path} cannot be read ({error.strerror}): copy it again, or `trainer compile` it"
+            f"card {device}: xmodel {path} cannot be read ({error.strerror}): copy it again, or compile it with vai_c_xir"
         ) from error
     if not size:
-        raise BadModel(f"card {device}: xmodel {path} is empty: copy it again, or `trainer compile` it")
+        raise BadModel(f"card {device}: xmodel {path} is empty: copy it again, or compile it with vai_c_xir")
     if end != size:
         raise BadModel(f"card {device}: xmodel {path} is cut short, {size} of at least {end} bytes: copy it again")
 
@@ -42,7 +42,7 @@ def _field_end(file: BinaryIO, path: Path, device: str) -> int:
     if length is None:
         raise BadModel(
             f"card {device}: {path} is no xmodel: it runs compiled int8 models, not ONNX or other float ones; "
-            "make one with `trainer quantize`, then `trainer compile`"
+            "make one with Vitis AI, by vai_q_pytorch and then vai_c_xir"
         )
     return file.tell() + length
 

@@ -117,14 +117,14 @@ def with_file(content: bytes | None) -> Broken:
 WRONG: dict[str, tuple[Broken, type[FarmError], str]] = {
     "missing xmodel": (with_file(None), BadModel, "cannot be read .*copy it again"),
     "empty xmodel": (with_file(b""), BadModel, "is empty: copy it again"),
-    "float ONNX model": (with_file(b"\x08\x0a\x12\x07pytorch"), BadModel, "no xmodel: .*trainer quantize"),
+    "float ONNX model": (with_file(b"\x08\x0a\x12\x07pytorch"), BadModel, "no xmodel: .*vai_q_pytorch"),
     "corrupt xmodel": (
         with_file(b"\x0a\x03abc"),
         BadModel,
         "died of SIGABRT while reading the xmodel; .*cannot parse.*compile it",
     ),
     "float xmodel": (changed({"dtype": "xfloat32"}), BadModel, "xfloat32, expected int8: quantize"),
-    "uncompiled xmodel": (changed({"subgraphs": [{"device": "CPU"}]}), BadModel, "no DPU subgraph.*trainer compile"),
+    "uncompiled xmodel": (changed({"subgraphs": [{"device": "CPU"}]}), BadModel, "no DPU subgraph.*vai_c_xir"),
     "split xmodel": (changed({"subgraphs": [{"device": "DPU"}] * 2}), BadModel, "2 DPU subgraphs"),
     "another DPU": (
         changed({}, card={"dpu": {"fingerprint": "0x1"}}),
