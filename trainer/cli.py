@@ -48,7 +48,7 @@ def prepare(faces: Faces, work: Work = WORK) -> None:
 
 
 @app.command()
-def train(work: Work = WORK, images: Images = 70_000, width: Width = 16, seed: Seed = 7, threads: Threads = 1) -> None:
+def train(work: Work = WORK, images: Images = 78_000, width: Width = 16, seed: Seed = 7, threads: Threads = 1) -> None:
     """Train on a prepared cache, or go on with a training that was stopped."""
     from trainer import prepare as stage
     from trainer import splits
@@ -96,7 +96,7 @@ def demo_weights(
     faces: Faces,
     out: Out,
     work: Work = WORK,
-    images: Images = 70_000,
+    images: Images = 78_000,
     seed: Seed = 7,
     pairs: PairsFolder = None,
     version: str = "0.1",

@@ -32,7 +32,7 @@ class Recipe:
 
     width: int = 16
     #: pictures seen in all, reals and fakes
-    images: int = 70_000
+    images: int = 78_000
     #: pairs per step, so 2x as many pictures
     pairs: int = 16
     learning_rate: float = 2e-3
