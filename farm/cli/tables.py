@@ -38,7 +38,9 @@ def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
         screen.print(f"… and {left} more: farm results {scanned.scan_id} --home {home}")
     counts = ", ".join(f"{n} {verdict}" for verdict, n in scanned.verdicts.items())
     screen.print(f"\nscan {scanned.scan_id}: {len(scanned.results)} videos in {seconds:.1f} s: {counts}")
-    screen.print(Text(f"report: {scanned.report}"), soft_wrap=True)
+    here = Path.cwd()
+    report = scanned.report.relative_to(here) if scanned.report.is_relative_to(here) else scanned.report
+    screen.print(Text(f"report: {report}"), soft_wrap=True)
 
 
 def _telling(result: VideoResult) -> tuple[int, float]:
