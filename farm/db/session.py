@@ -29,6 +29,9 @@ BUSY_SECONDS = 30
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 """Stands beside the package `farm`, in a checkout and in an installed tree alike."""
 
+_DAMAGED = ("file is not a database", "database disk image is malformed")
+"""How SQLite says so."""
+
 ADVISORY_LOCK = 0x6661726D
 """PostgreSQL advisory lock held by whoever migrates ("farm" in ASCII)."""
 
@@ -135,7 +138,7 @@ def _drop_idle_connections_at_fork(engine: Engine) -> None:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Say in the farm's words what a database failure inside the block means: DatabaseAway (retry) or SchemaBehind (do not)."""
+    """Say in the farm's words what a database failure inside the block means: DatabaseAway (retry), SchemaBehind or BadInput (do not)."""
     try:
         yield
     except exc.TimeoutError as error:
@@ -144,6 +147,10 @@ def database_errors() -> Iterator[None]:
         if _misses_a_table(error):
             raise SchemaBehind(
                 f"the database lacks a table or column: run `farm db upgrade` ({_first_line(error)})"
+            ) from error
+        if str(error.orig).startswith(_DAMAGED):
+            raise BadInput(
+                f"the database file is damaged ({_first_line(error)}): put a copy of it back, or begin a new farm"
             ) from error
         if isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated:
             raise DatabaseAway(f"the database did not answer: {_first_line(error)}") from error

@@ -268,6 +268,15 @@ def test_a_sqlite_file_that_cannot_be_opened_is_database_away(tmp_path: Path) ->
         check_schema(engine)
 
 
+def test_a_sqlite_file_that_is_none_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "farm.db").write_bytes(b"no database at all, " * 300)
+    engine = open_engine(f"sqlite:///{tmp_path / 'farm.db'}")
+    for touch in (check_schema, upgrade):
+        with pytest.raises(BadInput, match="file is not a database"):
+            touch(engine)
+    engine.dispose()
+
+
 def test_a_sqlite_locked_for_too_long_is_database_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farm.db.session.BUSY_SECONDS", 0.05)
     engine = open_engine(f"sqlite:///{tmp_path}/farm.db")
