@@ -1,6 +1,6 @@
 """How many crops per second go through queue, storage and SQL when cards do the computing: 1, 2, 4 and 8 simulated cards on one machine.
 
-    python -m bench.cards [--cards 1 2 4 8] [--seconds 12] [--database postgresql|sqlite] [--batch 64]
+    python -m bench.cards [--cards 1 2 4 8] [--seconds 12] [--database sqlite|postgresql] [--batch 64]
 
 A simulated card takes the time that a VCK5000 takes (316.8 crops/s, int8, W=64) and burns no CPU; everything else is real: one worker
 process per card (Celery on Redis, two threads: one fetches and stores while the other waits for its card), crop batches read from the
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--cards", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     chosen = parser.parse_args()
     rates: dict[str, float] = {}
     for cards in chosen.cards:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from farm_rows import Rows
+from model_cards import model_card
 
-from farm.contracts import ModelCard
 from farm.db.session import open_engine, upgrade
 from farm.farm import Farm
 from farm.settings import Settings
@@ -27,29 +26,17 @@ def write_card(folder: Path, name: str, weights: bytes, version: str = "1") -> P
     """Write weights and their card; the card's path."""
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.onnx").write_bytes(weights)
-    card = ModelCard(
+    card = model_card(
         name=name,
         version=version,
         weights=f"{name}.onnx",
         sha256=sha256(weights).hexdigest(),
-        width=16,
-        input_name="crops",
-        class_output="class",
-        mask_output="mask",
-        input_scale=1 / 255,
-        input_offset=0.0,
-        logit_polarity="fake",
         crop_margin=0.3,
-        mask_threshold=0.5,
         temperature=2.0,
         bias=0.5,
-        threshold=0.9,
-        false_positive_rate=0.01,
-        real_below=0.1,
-        demonstration=True,
     )
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(json.loads(card.to_json())))
+    path.write_text(card.to_json())
     return path
 
 
