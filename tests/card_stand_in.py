@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_cards import model_card
 from stand_in import integer_network
 
 from farm.contracts import CROP_SIDE_PX, ModelCard
@@ -131,26 +132,13 @@ def write_xmodel(
     layers, weights = network
     path = folder / "known.xmodel"
     integer_network.save(path, header(layers, batch, **(changes or {})), weights)
-    made = ModelCard(
-        name="known",
-        version="1",
+    made = model_card(
         weights=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         width=2,
         input_name="crops_fix",
         class_output="class_fix",
         mask_output="mask_fix",
-        input_scale=1 / 255,
-        input_offset=0.0,
-        logit_polarity="fake",
-        crop_margin=0.25,
-        mask_threshold=0.5,
-        temperature=1.0,
-        bias=0.0,
-        threshold=0.9,
-        false_positive_rate=0.01,
-        real_below=0.1,
-        demonstration=True,
         dpu={"fingerprint": hex(VARIANTS[batch][1])},
     )
     return path, replace(made, **card)

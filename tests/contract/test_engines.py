@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_cards import model_card
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -83,26 +84,9 @@ def write_model(
     content = (int8_bytes() if int8 else network_bytes()) if content is None else content
     weights = folder / ("known.zip" if int8 else "known.onnx")
     weights.write_bytes(content)
-    card = ModelCard(
-        name="known",
-        version="1",
+    card = model_card(
         weights=weights.name,
         sha256=hashlib.sha256(content).hexdigest(),
-        width=16,
-        input_name="crops",
-        class_output="class_logit",
-        mask_output="mask_logit",
-        input_scale=1 / 255,
-        input_offset=0.0,
-        logit_polarity="fake",
-        crop_margin=0.25,
-        mask_threshold=0.5,
-        temperature=1.0,
-        bias=0.0,
-        threshold=0.9,
-        false_positive_rate=0.01,
-        real_below=0.1,
-        demonstration=True,
         training={"quantized_from": "0" * 64} if int8 else {},
     )
     return weights, replace(card, **changes)  # type: ignore[arg-type]

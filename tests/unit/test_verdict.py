@@ -6,16 +6,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_cards import model_card
 
-from farm.contracts import ModelCard, VerdictLabel
+from farm.contracts import VerdictLabel
 from farm.errors import BadObject
 from farm.verdict import TrackScores, calibrate, decide, stitch, track_score
 
-CARD = ModelCard(
-    name="test-net", version="1", weights="w.onnx", sha256="0" * 64, width=16, input_name="x", class_output="c", mask_output="m",
-    input_scale=1 / 255, input_offset=0.0, logit_polarity="fake", crop_margin=0.2, mask_threshold=0.5, temperature=2.0, bias=0.5,
-    threshold=0.9, false_positive_rate=0.01, real_below=0.2, demonstration=False,
-)  # fmt: skip
+CARD = model_card(name="test-net", temperature=2.0, bias=0.5, threshold=0.9, real_below=0.2, demonstration=False)
 DEMO = replace(CARD, demonstration=True)
 SEEN = {
     "frames_read": 12,
