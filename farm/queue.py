@@ -16,7 +16,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from farm.errors import QueueAway
+from farm.errors import BadInput, QueueAway
 
 SPLIT_QUEUE = "split"
 INFER_QUEUE = "infer"
@@ -44,8 +44,11 @@ def unacked_key(queue: str) -> str:
 def make_app(redis_url: str, queue: str = "") -> Celery:
     """The Celery app on this Redis (redis://, rediss:// or redis+socket:///path). Opens no connection.
 
-    A worker names its `queue`, so that its unacknowledged messages are counted apart; who only rings leaves it out.
+    A worker names its `queue`, so that its unacknowledged messages are counted apart; who only rings leaves it out. Raises BadInput where no
+    URL is given: Celery would turn to RabbitMQ on this machine unasked.
     """
+    if not redis_url:
+        raise BadInput("no Redis is configured: set FARM_REDIS_URL")
     app = Celery("farm", broker=redis_url, set_as_current=True)
     app.conf.update(
         task_queues=[Queue(name) for name in QUEUES],
@@ -78,7 +81,6 @@ def make_app(redis_url: str, queue: str = "") -> Celery:
         task_send_sent_event=False,
         worker_enable_remote_control=True,
         worker_disable_rate_limits=True,
-        worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         enable_utc=True,
     )
