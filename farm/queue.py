@@ -44,8 +44,8 @@ def unacked_key(queue: str) -> str:
 def make_app(redis_url: str, queue: str = "") -> Celery:
     """The Celery app on this Redis (redis://, rediss:// or redis+socket:///path). Opens no connection.
 
-    A worker names its `queue`, so that its unacknowledged messages are counted apart; who only rings leaves it out. Raises BadInput where no
-    URL is given: Celery would turn to RabbitMQ on this machine unasked.
+    A worker names its `queue`, so that its unacknowledged messages are counted apart; who only rings leaves it out.
+    Raises BadInput where no URL is given: Celery would turn to RabbitMQ on this machine unasked.
     """
     if not redis_url:
         raise BadInput("no Redis is configured: set FARM_REDIS_URL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
 
-from farm.errors import QueueAway
+from farm.errors import BadInput, QueueAway
 from farm.queue import INFER_QUEUE, SPLIT_QUEUE, Doorbell, make_app, priority_step, transport_options, unacked_key
 from farm.settings import Settings
 
@@ -61,3 +61,8 @@ def test_a_priority_is_served_in_its_step(priority, step):
 def test_a_redis_that_is_not_there_is_said_so_with_what_to_look_at(app):
     with pytest.raises(QueueAway, match="FARM_REDIS_URL"):
         Doorbell(app).count()
+
+
+def test_without_a_url_no_other_broker_is_turned_to():
+    with pytest.raises(BadInput, match="FARM_REDIS_URL"):
+        make_app("")
