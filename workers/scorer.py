@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from farm.contracts import CropBatch
+from farm.errors import BadObject
+from farm.farm import Farm
 from farm.jobs.claim import Lease
 from farm.jobs.hold import Hold
 from farm.jobs.record import Scored, record_scores
@@ -22,7 +25,7 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     farm = here.farm
     work = patiently(farm, lambda: score_work(farm, lease))
     opened = here.engines.open(work.engine, work.model_id)
-    batch = decode_batch(farm.store.get(work.crops_key))
+    batch = _crops(farm, work.crops_key)
     with opened.turn:
         started = time.monotonic()
         predictions = opened.engine.predict(batch.pixels)
@@ -38,3 +41,13 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     verdict = patiently(farm, lambda: record_scores(farm, lease, scored, opened.card))
     said = f", {verdict.label}" if verdict else ""
     return f"{len(batch.crops)} crops in {seconds:.2f} s{said}"
+
+
+def _crops(farm: Farm, key: str) -> CropBatch:
+    """The crops; an object that does not parse is removed, so that the next scan of these bytes cuts it anew. Raises BadObject."""
+    stored = farm.store.get(key)
+    try:
+        return decode_batch(stored)
+    except BadObject:
+        farm.store.delete(key)
+        raise

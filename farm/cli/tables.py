@@ -90,9 +90,11 @@ def write_sums(sums: Sequence[Any], written: str, path: Path | None) -> None:
         elif written == "table":
             console(file).print(rows_table(rows) if rows else "nothing yet")
         elif rows:
+            from farm.report.tables import spreadsheet_safe
+
             table = csv.DictWriter(file, list(_flat(rows[0])))
             table.writeheader()
-            table.writerows(map(_flat, rows))
+            table.writerows({name: spreadsheet_safe(value) for name, value in _flat(row).items()} for row in rows)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

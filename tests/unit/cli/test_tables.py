@@ -17,7 +17,7 @@ from farm.cli import printing
 from farm.cli.embedded_scan import Scanned
 from farm.cli.printing import PlainMeter, meter
 from farm.cli.tables import LINES, print_scan, write_results, write_sums
-from farm.db.results import DaySum, VideoResult
+from farm.db.results import DatasetSum, DaySum, VideoResult
 from farm.errors import BadInput
 
 SUMS = [DaySum(date(2026, 11, 22), 3, {"FAKE": 1, "REAL": 2}), DaySum(date(2026, 11, 23), 1, {"NO_FACE": 1})]
@@ -105,3 +105,8 @@ def test_a_meter_for_a_pipe_draws_no_bars(capsys: pytest.CaptureFixture[str]) ->
     with meter() as told:
         assert isinstance(told, PlainMeter)
     assert capsys.readouterr().err == ""
+
+
+def test_a_data_set_named_like_a_formula_is_no_formula_in_a_spreadsheet(capsys: pytest.CaptureFixture[str]) -> None:
+    write_sums([DatasetSum("=1+1", 1, 1, {"FAKE": 1}, 3)], "csv", None)
+    assert "\n'=1+1," in capsys.readouterr().out
