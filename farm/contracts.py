@@ -21,6 +21,10 @@ CROP_SIDE_PX = 224
 """Side S of every crop, the input size of the network."""
 
 
+ENGINE_NAMES = ("onnx", "openvino", "simulated", "vart")
+"""Engines that a scan may ask for; the workers bring a module for each."""
+
+
 class VerdictLabel(StrEnum):
     """What the farm says about one video."""
 

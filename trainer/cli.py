@@ -30,7 +30,12 @@ Seed = Annotated[int, typer.Option(help="seed of the weights and of the pairs")]
 PairsFolder = Annotated[
     Path | None, typer.Option(help="folder with videos.csv and pairs/: measured, never learnt from", exists=True)
 ]
+Origin = Annotated[
+    str,
+    typer.Option(help="for the model card: whose portraits they are and their licence, in words after 'N portraits'"),
+]
 WORK = Path("runs/demo")
+UNSTATED = "whose origin and licence nobody stated"
 
 
 @app.command()
@@ -83,11 +88,13 @@ def evaluate(work: Work = WORK, pairs: PairsFolder = None, threads: Threads = 1)
 
 
 @app.command()
-def export(out: Out, work: Work = WORK, version: str = "0.1", pairs: PairsFolder = None) -> None:
+def export(
+    out: Out, work: Work = WORK, version: str = "0.1", pairs: PairsFolder = None, origin: Origin = UNSTATED
+) -> None:
     """Evaluate, calibrate on held-out persons, and write ONNX and card of the last checkpoint."""
     from trainer import demo
 
-    card = demo.ship(work / "cache", work / "run" / "last.pt", out, pairs, version)
+    card = demo.ship(work / "cache", work / "run" / "last.pt", out, pairs, version, origin)
     typer.echo(f"{out / card.weights} ({card.name} {card.version}, sha256 {card.sha256[:12]})")
 
 
@@ -100,12 +107,13 @@ def demo_weights(
     seed: Seed = 7,
     pairs: PairsFolder = None,
     version: str = "0.1",
+    origin: Origin = UNSTATED,
 ) -> None:
     """Reproduce the shipped demonstration weights: portraits in, ONNX and card out. About two hours of one CPU core."""
     from trainer import demo
     from trainer.train import Recipe
 
-    card = demo.demo_weights(faces, out, work, Recipe(images=images, seed=seed), pairs, version, typer.echo)
+    card = demo.demo_weights(faces, out, work, Recipe(images=images, seed=seed), pairs, version, origin, typer.echo)
     typer.echo(
         f"{out / card.weights}: validation AUC {card.metrics['validation']['frame_auc']}; a demonstration, trust it with nothing"
     )

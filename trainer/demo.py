@@ -15,16 +15,19 @@ from trainer import evaluate, export, prepare, resynth, splits, swap_pairs
 from trainer.dataset import PairMill
 from trainer.train import Recipe, State, restore, train
 
-DATA = (
-    "2,337 portraits of members of the US Congress (portraits_*: public domain / CC0, unitedstates/images; bio_guide_*: "
-    "voteview/member_photos, mostly US Government works in the public domain, no licence file). Fakes are made from the same "
-    "portraits; nothing else was seen, by the generator neither."
-)
+FAKES = "Fakes are made from the same portraits; nothing else was seen, by the generator neither."
 COMMAND = "trainer demo-weights --faces DIR --out DIR"
 
 
 def demo_weights(
-    faces: Path, out: Path, work: Path, recipe: Recipe, pairs: Path | None, version: str, say: Callable[[str], None]
+    faces: Path,
+    out: Path,
+    work: Path,
+    recipe: Recipe,
+    pairs: Path | None,
+    version: str,
+    origin: str,
+    say: Callable[[str], None],
 ) -> ModelCard:
     """Prepare, re-draw, train, evaluate, calibrate, export. Goes on where it was stopped, from what stands in `work`."""
     cache = work / "cache"
@@ -39,11 +42,14 @@ def demo_weights(
     say(f"training on {len(train_rows)} portraits; follow {work / 'run' / 'log.jsonl'}")
     train(cache, train_rows, work / "run", recipe)
     say("evaluating and exporting")
-    return ship(cache, work / "run" / "last.pt", out, pairs, version)
+    return ship(cache, work / "run" / "last.pt", out, pairs, version, origin)
 
 
-def ship(cache: Path, checkpoint: Path, out: Path, pairs: Path | None, version: str) -> ModelCard:
-    """Evaluate a checkpoint's averaged weights on held-out persons, calibrate on them, write ONNX and card into `out`."""
+def ship(cache: Path, checkpoint: Path, out: Path, pairs: Path | None, version: str, origin: str) -> ModelCard:
+    """Evaluate a checkpoint's averaged weights on held-out persons, calibrate on them, write ONNX and card into `out`.
+
+    `origin` says whose portraits they are and under which licence, in words that follow "N portraits".
+    """
     state, recipe = restore(checkpoint)
     faces = prepare.load(cache)
     train_rows, validation_rows = splits.split(faces)
@@ -60,13 +66,13 @@ def ship(cache: Path, checkpoint: Path, out: Path, pairs: Path | None, version: 
         metrics["swap_pairs"] = swap_pairs.report(state.average, pairs)
     weights = out / f"uynet-w{recipe.width}.onnx"
     metrics["onnx_difference"] = export.export_onnx(state.average, weights)
-    training = _training(state, recipe, len(train_rows), len(validation_rows))
+    training = _training(state, recipe, len(train_rows), len(validation_rows), origin)
     return export.write_card(weights, recipe.width, version, export.calibrate(ordinary, hard), training, metrics)
 
 
-def _training(state: State, recipe: Recipe, train_faces: int, validation_faces: int) -> dict[str, Any]:
+def _training(state: State, recipe: Recipe, train_faces: int, validation_faces: int, origin: str) -> dict[str, Any]:
     return {
-        "data": DATA,
+        "data": f"{train_faces + validation_faces:,} portraits {origin}. {FAKES}",
         "licence": "the weights are under the licence of this project; the portraits are not shipped",
         "command": f"{COMMAND} --images {recipe.images} --seed {recipe.seed}",
         "images_seen": state.step * 2 * recipe.pairs,

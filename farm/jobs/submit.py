@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from farm.contracts import ENGINE_NAMES
 from farm.db.models import Dataset, Scan, ScanPath, ScanState, ScanVideo, Video
 from farm.db.session import database_errors, db_now
 from farm.errors import BadInput, FarmError, NothingToScan, Retryable
@@ -99,7 +100,9 @@ def open_scan(
     priority: int,
     rescan_of: int | None = None,
 ) -> int:
-    """A new scan without videos, still being submitted; its id."""
+    """A new scan without videos, still being submitted; its id. Raises BadInput for an engine that does not exist."""
+    if engine not in ENGINE_NAMES:
+        raise BadInput(f"there is no engine {engine!r}; there are {', '.join(ENGINE_NAMES)}")
     with database_errors(), farm.sessions.begin() as session:
         scan = insert(Scan).values(
             dataset_id=_dataset_id(session, dataset),

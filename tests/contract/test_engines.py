@@ -20,10 +20,10 @@ from model_cards import model_card
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from farm.contracts import ModelCard
+from farm.contracts import ENGINE_NAMES, ModelCard
 from farm.errors import BadInput, BadModel, BadObject, EngineBusy, EngineMissing
 from farm.settings import settings
-from workers.engines import open_engine
+from workers.engines import ENGINES, open_engine
 from workers.engines.base import Engine
 from workers.engines.openvino import packed
 from workers.engines.simulated import SimulatedEngine
@@ -466,3 +466,7 @@ def astronaut_crops(count: int) -> Crops:
     return np.stack(
         [(portrait[shift : shift + SIDE, 110 : 110 + SIDE] * (1 - shift / 200)).astype(np.uint8) for shift in shifts]
     )
+
+
+def test_a_scan_may_ask_for_every_engine_that_there_is_and_for_no_other() -> None:
+    assert set(ENGINE_NAMES) == set(ENGINES)

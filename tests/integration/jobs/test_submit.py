@@ -234,3 +234,10 @@ def test_a_cancelled_scan_starts_nothing_drops_what_is_held_and_keeps_what_is_de
         finish_split(farm, lease, {})
     now = wait(farm, scan_id)
     assert (now.state, now.videos_done, now.verdicts["NO_FACE"]) == ("cancelled", 1, 1)
+
+
+def test_an_engine_that_does_not_exist_is_refused_before_anything_is_stored(farm, rows):
+    with pytest.raises(BadInput, match="no engine 'abacus'"):
+        submit(farm, [Source("/no/such.mp4", "such.mp4")], engine="abacus", recipe=Recipe())
+    with farm.sessions() as session:
+        assert session.scalar(select(func.count()).select_from(Scan)) == 0

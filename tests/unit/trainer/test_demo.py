@@ -23,7 +23,9 @@ def test_one_call_goes_from_faces_to_weights_and_card(cache: Path, tmp_path: Pat
     shutil.copytree(cache, tmp_path / "work" / "cache")
     recipe = Recipe(width=2, images=8, pairs=2, seed=3)
     said: list[str] = []
-    card = demo.demo_weights(tmp_path, tmp_path / "out", tmp_path / "work", recipe, None, "0.0", said.append)
+    origin = "drawn by the test, CC0"
+    card = demo.demo_weights(tmp_path, tmp_path / "out", tmp_path / "work", recipe, None, "0.0", origin, said.append)
+    assert "portraits drawn by the test, CC0. " in card.training["data"]
     assert ModelCard.load(tmp_path / "out" / "uynet-w2.json") == card
     assert (tmp_path / "out" / card.weights).stat().st_size > 0
     assert card.training["images_seen"] == 8
