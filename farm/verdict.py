@@ -140,10 +140,11 @@ def _why(
     faces = "the only face" if len(scores) == 1 else f"face {worst}, the highest of {len(scores)} faces"
     said = f"The score is {p_fake:.3f}, that of {faces}, from {_count(part.crops, 'crop')}"
     crops = sum(p.crops for p in joined.values())
+    hint = ", as a weak hint only" if card.demonstration else ""
     if label is VerdictLabel.FAKE:
-        reasons = [f"{said}; FAKE is said at {card.threshold:.3f} or above."]
+        reasons = [f"{said}; FAKE is said at {card.threshold:.3f} or above{hint}."]
     elif label is VerdictLabel.REAL:
-        reasons = [f"{said}; REAL is said where no face is above {card.real_below:.3f}."]
+        reasons = [f"{said}; REAL is said where no face is above {card.real_below:.3f}{hint}."]
     elif p_fake > card.real_below:
         reasons = [
             f"{said}; it lies between {card.real_below:.3f} and {card.threshold:.3f}, where this model is not entitled to a word."

@@ -109,7 +109,7 @@ def demo_weights(
     version: str = "0.1",
     origin: Origin = UNSTATED,
 ) -> None:
-    """Reproduce the shipped demonstration weights: portraits in, ONNX and card out. About two hours of one CPU core."""
+    """Reproduce the shipped demonstration weights: portraits in, ONNX and card out. About an hour of CPU time."""
     from trainer import demo
     from trainer.train import Recipe
 

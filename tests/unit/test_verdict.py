@@ -145,6 +145,7 @@ def test_a_demonstration_model_words_its_finding_as_a_weak_hint(value: float, la
     verdict = decide([track([value] * 12)], DEMO, summary=SEEN)
     assert verdict.label == label
     assert any(reason.startswith("Weak hint only: test-net 1 is a demonstration model") for reason in verdict.reasons)
+    assert verdict.reasons[0].endswith("as a weak hint only."), "the reason that a table shows says so too"
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
