@@ -32,6 +32,9 @@ EMPTY_RING_AGAIN_SECONDS = 2.0
 IDLE_SECONDS = 1.0
 """Longest pause between ticks while nothing is to be done."""
 
+LOST_SECONDS = 1.0
+"""How often rows are looked for whose message or whose worker was lost."""
+
 SWEEP_SECONDS = 15.0
 """How often abandoned rows and messages of dead workers are looked for."""
 
@@ -59,6 +62,7 @@ class Dispatcher:
         self._woken = threading.Event()
         self._stopped = False
         self._last_scan = {bell.queue: 0 for bell in _BELLS}
+        self._looked_for_lost = {bell.queue: 0.0 for bell in _BELLS}
         self._swept_at = 0.0
 
     def tick(self) -> int:
@@ -133,7 +137,10 @@ class Dispatcher:
 
     def _choose(self, connection: Connection, bell: _Bell, room: int, *, nothing_held: bool) -> dict[int, int]:
         """Row ids, with their priority, that get the room: lost ones first, then new ones in turns of one per scan."""
-        chosen = self._lost(connection, bell, room, nothing_held=nothing_held)
+        chosen: dict[int, int] = {}
+        if time.monotonic() - self._looked_for_lost[bell.queue] > LOST_SECONDS:
+            self._looked_for_lost[bell.queue] = time.monotonic()
+            chosen = self._lost(connection, bell, room, nothing_held=nothing_held)
         scans = connection.execute(_scans_with_fresh_rows(bell.work)).all()
         for step in sorted({priority_step(scan.priority) for scan in scans}):
             ids = [scan.id for scan in scans if priority_step(scan.priority) == step]

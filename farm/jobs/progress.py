@@ -15,8 +15,8 @@ from farm.errors import BadInput, DatabaseAway
 from farm.farm import Farm
 from farm.jobs.tables import SCANS
 
-SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 0.6
-"""Between two looks at a scan's row while something changes, and while nothing does."""
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 0.5
+"""Between two looks at a scan's row: at first, and after a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def wait(
             alive()
         with suppress(DatabaseAway):
             now = progress(farm, scan_id)
-            pause = SHORTEST_POLL_SECONDS if now != last else min(pause * 1.3, LONGEST_POLL_SECONDS)
+            pause = min(pause * 1.3, LONGEST_POLL_SECONDS)
             if now != last and on_progress is not None:
                 on_progress(now)
             if now.ended:

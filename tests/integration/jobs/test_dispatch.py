@@ -33,6 +33,12 @@ def doorbell(redis_server):
     bell.close()
 
 
+@pytest.fixture(autouse=True)
+def look_every_time(monkeypatch):
+    """A test's ticks follow each other at once, a farm's look for lost rows once a second."""
+    monkeypatch.setattr("farm.jobs.dispatch.LOST_SECONDS", 0.0)
+
+
 @pytest.fixture
 def dispatcher(impatient, doorbell):
     return Dispatcher(impatient(dispatch_window=WINDOW), doorbell)
