@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -40,7 +41,14 @@ class CommandLine:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FARM_", "AWS_"))}
         return {**kept, "FARM_TEST_MARK": self.mark, **extra}
 
-    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str | Path, preexec_fn: Callable[[], None] = lambda: None, **options: Any
+    ) -> subprocess.Popen[str]:
+        def prepare() -> None:
+            # a test run that was started in the background ignores Ctrl-C, and its children would inherit that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            preexec_fn()
+
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = self.environment(**options.pop("env", {}))
         return subprocess.Popen(
@@ -48,6 +56,7 @@ class CommandLine:
             cwd=self.folder,
             env=environment,
             start_new_session=True,
+            preexec_fn=prepare,
             **pipes,
             **options,
         )
