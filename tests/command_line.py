@@ -56,7 +56,7 @@ class CommandLine:
             cwd=self.folder,
             env=environment,
             start_new_session=True,
-            preexec_fn=prepare,
+            preexec_fn=prepare,  # noqa: PLW1509
             **pipes,
             **options,
         )
