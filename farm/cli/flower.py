@@ -34,7 +34,9 @@ def serve(home: Path | None, address: str, port: int) -> None:
         from flower import command  # noqa: F401  registers the command and its options
         from tornado.options import options
     except ImportError as error:
-        raise BadInput("Flower is not installed: pip install 'deepfake-farm[flower]'") from error
+        raise BadInput(
+            "Flower is not installed: in the checkout, pip install -c constraints.txt --no-build-isolation -e '.[flower]'"
+        ) from error
     if password:
         # not on the command line, where every user of this machine could read it
         options.basic_auth = [f"{USER}:{password}"]

@@ -92,7 +92,7 @@ masks = typer.Typer(help="Masks as arrays.", no_args_is_help=True)
 
 @masks.command("export", epilog=EXIT_CODES)
 def export(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:
-    """Write each video's masks as NAME.npy, bool (N, 224, 224), True = manipulated, and NAME.csv: row i says where mask i lies."""
+    """Write each video's masks as NAME-HASH.npy, bool (N, 224, 224), True = manipulated, and a .csv whose row i says where mask i lies."""
     from farm.jobs.export import export_masks
 
     with opened_farm(home) as farm:

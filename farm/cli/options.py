@@ -22,18 +22,32 @@ Home = Annotated[
     ),
 ]
 ScanId = Annotated[int, typer.Argument(metavar="SCAN", help="Number of the scan, as `farm status` lists it.", min=1)]
-PATHS_HELP = "Video files, folders, patterns, s3://bucket/prefix, or a CSV manifest (columns path[,label,…]; label FAKE or REAL)."
+PATHS_HELP = (
+    "Video files, folders, patterns, s3://bucket/prefix, or a CSV manifest "
+    "(columns path[,label,…]; paths relative to its folder; label FAKE or REAL)."
+)
 Paths = Annotated[list[str], typer.Argument(metavar="PATHS…", help=PATHS_HELP)]
 MaybePaths = Annotated[list[str] | None, typer.Argument(metavar="[PATHS…]", help=PATHS_HELP)]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Name of the data set these videos belong to.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="onnx, openvino, vart or simulated. Default: FARM_ENGINE, else onnx.")
+    str,
+    typer.Option(
+        "--engine", help="onnx, openvino, vart or simulated. Default: FARM_ENGINE, else onnx; rescan: as it was."
+    ),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", help="name, name@version or the path of a model card. Default: the shipped one.")
+    str,
+    typer.Option(
+        "--model",
+        help="name, name@version or a model card's path. Default: FARM_MODEL, else the shipped one; rescan: as it was.",
+    ),
 ]
 Sampling = Annotated[
-    str, typer.Option("--sampling", help="keyframes, fps:X, every:N, uniform:N or all. Default: keyframes.")
+    str,
+    typer.Option(
+        "--sampling",
+        help="keyframes, fps:X, every:N, uniform:N or all. Default: FARM_SAMPLING, else keyframes; rescan: as it was.",
+    ),
 ]
 Priority = Annotated[int, typer.Option("--priority", help="0 (first) to 9 (last).", min=0, max=9)]
 AsJson = Annotated[bool, typer.Option("--json", help="End stdout with one line of JSON.")]
