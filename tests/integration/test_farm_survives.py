@@ -109,6 +109,11 @@ def killed(name):
     return lambda _embedded: kill(name)
 
 
+def redis_killed(embedded):
+    """The farm's own Redis, not the one that other tests share."""
+    os.kill(embedded.pids()["redis"], signal.SIGKILL)
+
+
 def flushed(embedded):
     with redis.Redis(unix_socket_path=embedded.settings.redis_url.removeprefix("redis+socket://")) as client:
         client.flushall()
@@ -121,7 +126,7 @@ def flushed(embedded):
         pytest.param(killed("farm-split"), id="the split worker is killed"),
         pytest.param(lambda _embedded: split_child(), id="a split worker's child is killed over its video"),
         pytest.param(killed("farm-dispatch"), id="the dispatcher is killed"),
-        pytest.param(killed("redis-server"), id="redis is killed"),
+        pytest.param(redis_killed, id="redis is killed"),
         pytest.param(flushed, id="redis is flushed"),
     ],
 )
