@@ -22,7 +22,7 @@ from celery.exceptions import SecurityWarning, SoftTimeLimitExceeded, TimeLimitE
 
 from farm.db.models import CropBatchRow, ScanVideo
 from farm.embedded import CANNOT_START, EXIT_CANNOT_START
-from farm.errors import BadVideo, Fatal, Retryable
+from farm.errors import BadInput, BadVideo, Fatal, Retryable
 from farm.farm import Farm
 from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
 from farm.jobs.fail import fail
@@ -193,7 +193,11 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     if chosen.card:
         os.environ["FARM_CARD"] = chosen.card  # noqa: TID251  written, for the settings that this process reads next
-    return run_worker(chosen.queue, chosen.card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
+    try:
+        return run_worker(chosen.queue, chosen.card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
+    except BadInput as error:
+        sys.stderr.write(f"{CANNOT_START}{error}\n")
+        return EXIT_CANNOT_START
 
 
 if __name__ == "__main__":

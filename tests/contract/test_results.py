@@ -276,6 +276,18 @@ def test_labels_are_met_per_model_with_the_undecided_counted_apart(farm: Factory
     assert (second.decided, second.accuracy, second.auc, second.eer) == (0, None, None, None)
 
 
+def test_made_up_scores_of_a_simulated_card_stand_apart_from_the_real_ones(farm: Factory) -> None:
+    with farm() as session:
+        (before, *_) = by_label(session)
+    with farm.begin() as session:
+        add_scan(session, 3, engine="simulated")
+        add_video(session, 9, 3, {"a.mp4": "FAKE"}, "REAL", p_fake=0.01)
+    with farm() as session:
+        sums = by_label(session)
+    assert before in sums
+    assert [(row.engine, row.videos) for row in sums if row.model == "uynet@1"] == [("onnx", 6), ("simulated", 1)]
+
+
 def test_a_farm_without_labels_has_no_sums_by_label(factory: Factory) -> None:
     with factory() as session:
         assert by_label(session) == by_dataset(session) == by_day(session) == scan_status(session) == []

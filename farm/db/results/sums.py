@@ -60,11 +60,13 @@ class DaySum:
 
 @dataclass(frozen=True, slots=True)
 class LabelSum:
-    """How one model's verdicts meet the labels of a manifest. Undecided videos are counted apart, neither right nor wrong."""
+    """How one model on one engine meets the labels of a manifest. Undecided videos are counted apart, neither right nor wrong."""
 
     #: name@version
     model: str
-    #: labelled paths
+    #: as the scans asked for it; a simulated card's scores are made up and stand apart
+    engine: str
+    #: labelled paths, once per scan that names them
     videos: int
     #: verdicts of the paths labelled FAKE, and of those labelled REAL
     labelled_fake: dict[str, int]
@@ -137,34 +139,37 @@ def by_day(session: Session, scan_id: int | None = None) -> list[DaySum]:
 
 
 def by_label(session: Session, scan_id: int | None = None) -> list[LabelSum]:
-    """One entry per model that scanned labelled paths, by name and version. Scores of different models do not compare."""
-    verdict = verdict_of_path()
-    query = _labelled(Scan.model_id, ScanPath.label, verdict, func.count()).group_by(
-        Scan.model_id, ScanPath.label, verdict
-    )
-    counts: dict[int, list[tuple[str, str | None, int]]] = defaultdict(list)
-    for model_id, *count in session.execute(_of_scan(query, scan_id)):
-        counts[model_id].append(tuple(count))
-    scores: dict[tuple[int, str], array[float]] = defaultdict(lambda: array("d"))
-    query = _labelled(Scan.model_id, ScanPath.label, ScanVideo.p_fake).where(ScanVideo.p_fake.is_not(None))
-    for model_id, label, p_fake in session.execute(_of_scan(query, scan_id).execution_options(yield_per=CHUNK)):
-        scores[model_id, label].append(p_fake)
+    """One entry per model and engine that scanned labelled paths, by name, version and engine; their scores do not compare."""
+    verdict, scored_by = verdict_of_path(), (Scan.model_id, Scan.engine)
+    query = _labelled(*scored_by, ScanPath.label, verdict, func.count()).group_by(*scored_by, ScanPath.label, verdict)
+    counts: dict[tuple[int, str], list[tuple[str, str | None, int]]] = defaultdict(list)
+    for model_id, engine, *count in session.execute(_of_scan(query, scan_id)):
+        counts[model_id, engine].append(tuple(count))
+    scores: dict[tuple[int, str, str], array[float]] = defaultdict(lambda: array("d"))
+    query = _labelled(*scored_by, ScanPath.label, ScanVideo.p_fake).where(ScanVideo.p_fake.is_not(None))
+    for model_id, engine, label, p_fake in session.execute(_of_scan(query, scan_id).execution_options(yield_per=CHUNK)):
+        scores[model_id, engine, label].append(p_fake)
     models = session.execute(
-        select(Model.id, Model.name, Model.version).where(Model.id.in_(counts)).order_by(Model.name, Model.version)
+        select(Model.id, Model.name, Model.version)
+        .where(Model.id.in_({model_id for model_id, _ in counts}))
+        .order_by(Model.name, Model.version)
     )
     return [
-        _label_sum(f"{name}@{version}", counts[model_id], scores[model_id, FAKE], scores[model_id, REAL])
+        _label_sum(f"{name}@{version}", engine, found, scores[model_id, engine, FAKE], scores[model_id, engine, REAL])
         for model_id, name, version in models
+        for (of_model, engine), found in sorted(counts.items(), key=lambda item: item[0])
+        if of_model == model_id
     ]
 
 
 def _label_sum(
-    model: str, counts: Sequence[tuple[str, str | None, int]], fake: array[float], real: array[float]
+    model: str, engine: str, counts: Sequence[tuple[str, str | None, int]], fake: array[float], real: array[float]
 ) -> LabelSum:
     decided = sum(count for _, verdict, count in counts if verdict in (FAKE, REAL))
     right = sum(count for label, verdict, count in counts if verdict == label)
     return LabelSum(
         model=model,
+        engine=engine,
         videos=sum(count for *_, count in counts),
         labelled_fake=in_verdict_order((verdict, count) for label, verdict, count in counts if label == FAKE),
         labelled_real=in_verdict_order((verdict, count) for label, verdict, count in counts if label == REAL),
