@@ -129,7 +129,7 @@ def submit(
             priority=priority,
             on_progress=told.submitted,
         )
-    _print_new(scan_id, as_json, f"scan {scan_id} submitted; `farm status` shows how far it is")
+    _print_new(scan_id, as_json, f"scan {scan_id} submitted; {_what_next(home)}")
 
 
 def rescan(
@@ -145,7 +145,7 @@ def rescan(
 
     with opened_farm(home) as farm:
         new_id = use_case(farm, scan_id, model=model, engine=engine, sampling=sampling)
-    _print_new(new_id, as_json, f"scan {new_id} repeats scan {scan_id}; `farm status` shows how far it is")
+    _print_new(new_id, as_json, f"scan {new_id} repeats scan {scan_id}; {_what_next(home)}")
 
 
 def cancel(scan_id: ScanId, home: Home = None) -> None:
@@ -155,6 +155,11 @@ def cancel(scan_id: ScanId, home: Home = None) -> None:
     with opened_farm(home) as farm:
         stopped = use_case(farm, scan_id)
     print(f"scan {scan_id} is cancelled" if stopped else f"scan {scan_id} had ended already")
+
+
+def _what_next(home: Path | None) -> str:
+    """An embedded farm works only while a command runs it; any other has workers of its own."""
+    return f"`farm scan --resume --home {home}` works on it" if home else "`farm status` shows how far it is"
 
 
 def _print_new(scan_id: int, as_json: bool, sentence: str) -> None:
