@@ -101,7 +101,7 @@ def test_pages_load_nothing_and_run_no_script_but_their_own(scan, seen, tmp_path
 HOSTILE = [
     "<script>alert(1)</script>.mp4",
     '"><img src=x onerror=alert(1)>.mp4',
-    "{{ 7 * 7 }}{% raw %}.mp4",
+    "{{ 7001 * 7003 }}{% raw %}.mp4",
     "two\nlines\r\n\t.mp4",
     "x" * 300 + ".mp4",
     "exe\u202e4pm.evil",
@@ -119,7 +119,7 @@ def test_a_hostile_name_stays_text_everywhere(scan, seen, tmp_path: Path, hostil
         page = Page(path)
         assert len(page.all("script")) == (1 if path.name == "index.html" else 0)
         assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
-        assert "49" not in page.text or "{{" not in hostile
+        assert str(7001 * 7003) not in page.text
         assert "\u202e" not in path.read_text()
     with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as file:
         assert len(list(csv.DictReader(file))) == 1
