@@ -69,9 +69,23 @@ def export_onnx(model: UYNet, path: Path) -> float:
         quiet.setLevel(before)
     assert program is not None
     program.save(str(part), external_data=False)
+    _forget_where(part)
     difference = difference_to_torch(shipped, part)
     accept(part, path, difference)
     return difference
+
+
+def _forget_where(path: Path) -> None:
+    """Take out of a graph what the exporter noted of the machine that made it: stack traces with its folders."""
+    import onnx
+
+    graph = onnx.load(path)
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(graph, path)
 
 
 def accept(part: Path, path: Path, difference: float) -> None:

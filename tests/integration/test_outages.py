@@ -125,8 +125,6 @@ def test_a_step_that_failed_for_want_of_sql_is_taken_again(farm):
     assert patiently(farm, step) == "done"
 
 
-# psycopg warns of a connection that the server killed when it is collected, whenever that is
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @POSTGRESQL
 def test_the_dispatcher_goes_on_after_an_outage_of_sql(farm, rows, redis_server, outage, batch):
     doorbell = Doorbell(make_app(redis_server.url))

@@ -56,6 +56,12 @@ def test_the_graph_has_no_sigmoid_and_nothing_of_the_training(exported: tuple[UY
     assert not operators & {"Sigmoid", "Dropout", "ReduceMean", "GlobalAveragePool"}
 
 
+def test_a_graph_says_nothing_of_the_machine_that_made_it(exported: tuple[UYNet, Path]) -> None:
+    here = str(Path(export.__file__).parent).encode()
+    assert here not in exported[1].read_bytes()
+    assert b"site-packages" not in (SHIPPED / "uynet-w16.onnx").read_bytes()
+
+
 def test_weights_that_disagree_with_torch_do_not_replace_good_ones(tmp_path: Path) -> None:
     good, part = tmp_path / "w.onnx", tmp_path / "w.onnx.part"
     good.write_bytes(b"good")
