@@ -113,7 +113,7 @@ class Dispatcher:
                 self._doorbell.forget(bell.queue, dead)
 
     def _due(self) -> list[tuple[_Bell, int]]:
-        """The bells with room in their window and rows to ring for, with the messages that Redis holds."""
+        """The bells with room in their window, with the messages that Redis holds of each."""
         counts = self._doorbell.count()
         return [
             (bell, counts[bell.queue]) for bell in _BELLS if counts[bell.queue] < self._farm.settings.dispatch_window
