@@ -10,13 +10,11 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from farm.contracts import ModelCard
-from farm.db.models import CropBatchRow, Dataset, Model, Scan, ScanPath, ScanVideo, Track, Video, WorkState
+from farm.db.models import Dataset, Model, Scan, ScanPath, ScanVideo, Track, Video
+from farm.db.results import engines_of_videos
 from farm.db.results.sums import PENDING, RANK, verdict_of_path
 from farm.errors import BadInput
 from farm.verdict import calibrate
-
-BATCHES_ASKED = 500
-"""Engines are named from this many batches; a scan has one, or a few where cards were mixed."""
 
 CHUNK = 1000
 """Rows fetched at a time."""
@@ -131,16 +129,6 @@ def listed_videos(session: Session, scan_id: int) -> Iterator[ListedVideo]:
         )
 
 
-def engines_of(session: Session, scan_id: int, scan_video_id: int | None = None) -> str:
-    """What scored a scan's batches, or those of one video, in words."""
-    query = select(CropBatchRow.scored_by).where(CropBatchRow.scan_id == scan_id, CropBatchRow.state == WorkState.DONE)
-    if scan_video_id is not None:
-        query = query.where(CropBatchRow.scan_video_id == scan_video_id)
-    query = query.limit(BATCHES_ASKED)
-    known = {f"{by['engine']} {by['precision']} on {by['device']}" for by in session.scalars(query) if by}
-    return ", ".join(sorted(known))
-
-
 def video_facts(session: Session, scan_video_id: int) -> VideoFacts:
     """One video of a scan, with the first of the paths that name it."""
     row, video = session.execute(
@@ -166,7 +154,7 @@ def video_facts(session: Session, scan_video_id: int) -> VideoFacts:
         frames_read=seen.get("frames_read"),
         duration_seconds=seen.get("duration_seconds"),
         decided_at=row.decided_at,
-        engines=engines_of(session, row.scan_id, row.id),
+        engines=engines_of_videos(session, [row.id]).get(row.id, ""),
     )
 
 

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from farm.db.results import by_label, scan_results, verdict_counts
+from farm.db.results import by_label, engines_of, scan_results, verdict_counts
 from farm.db.session import database_errors
 from farm.errors import StorageAway
 from farm.farm import Farm
-from farm.report.gather import ListedVideo, engines_of, listed_videos, scan_facts
+from farm.report.gather import ListedVideo, listed_videos, scan_facts
 from farm.report.page import write_page
 from farm.report.tables import Tables
 from farm.report.video import VideoPages

@@ -5,7 +5,14 @@ Use it in a reading session (`with farm.sessions() as session`). A long list is 
 
 from farm.db.results.status import FailedRow, ScanStatus, scan_status
 from farm.db.results.sums import DatasetSum, DaySum, LabelSum, by_dataset, by_day, by_label, verdict_counts
-from farm.db.results.videos import ScoredFace, VideoResult, face_scores, scan_results
+from farm.db.results.videos import (
+    ScoredFace,
+    VideoResult,
+    engines_of,
+    engines_of_videos,
+    face_scores,
+    scan_results,
+)
 
 __all__ = [
     "DatasetSum",
@@ -18,6 +25,8 @@ __all__ = [
     "by_dataset",
     "by_day",
     "by_label",
+    "engines_of",
+    "engines_of_videos",
     "face_scores",
     "scan_results",
     "scan_status",

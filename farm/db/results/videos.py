@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.orm import Session
 
 from farm.contracts import Box, VerdictLabel
@@ -86,7 +86,7 @@ def scan_results(session: Session, scan_id: int) -> Iterator[VideoResult]:
     scan = _scan(session, scan_id)
     last = -1
     while rows := session.execute(_piece(scan_id, last)).all():
-        engines = _engines(session, [row.scan_video_id for row in rows if row.scan_video_id is not None])
+        engines = engines_of_videos(session, [row.scan_video_id for row in rows if row.scan_video_id is not None])
         for row in rows:
             yield _result(scan, row, engines.get(row.scan_video_id, scan.engine))
         last = rows[-1].position
@@ -132,17 +132,33 @@ def _piece(scan_id: int, after: int) -> Select[Any]:
     )
 
 
-def _engines(session: Session, scan_video_ids: Sequence[int]) -> dict[int, str]:
+def engines_of_videos(session: Session, scan_video_ids: Sequence[int]) -> dict[int, str]:
     """What scored each of these videos, in words; videos without a scored batch are left out."""
-    by = [CropBatchRow.scored_by[key].as_string() for key in ("engine", "precision", "device")]
     mine = (CropBatchRow.scan_video_id.in_(set(scan_video_ids)), CropBatchRow.state == WorkState.DONE)
     found: dict[int, list[str]] = defaultdict(list)
     for scan_video_id, engine, precision, device in session.execute(
-        select(CropBatchRow.scan_video_id, *by).where(*mine).distinct()
+        select(CropBatchRow.scan_video_id, *_scored_by()).where(*mine).distinct()
     ):
-        if engine is not None:
-            found[scan_video_id].append(f"{engine} {precision or ''}".strip() + (f" on {device}" if device else ""))
-    return {scan_video_id: ", ".join(sorted(engines)) for scan_video_id, engines in found.items()}
+        found[scan_video_id] += _in_words(engine, precision, device)
+    return {scan_video_id: ", ".join(sorted(engines)) for scan_video_id, engines in found.items() if engines}
+
+
+def engines_of(session: Session, scan_id: int) -> str:
+    """What scored the batches of a scan, in words; empty where none is scored."""
+    mine = (CropBatchRow.scan_id == scan_id, CropBatchRow.state == WorkState.DONE)
+    rows = session.execute(select(*_scored_by()).where(*mine).distinct())
+    return ", ".join(sorted(words for by in rows for words in _in_words(*by)))
+
+
+def _scored_by() -> tuple[ColumnElement[Any], ColumnElement[Any], ColumnElement[Any]]:
+    by = CropBatchRow.scored_by
+    return by["engine"].as_string(), by["precision"].as_string(), by["device"].as_string()
+
+
+def _in_words(engine: str | None, precision: str | None, device: str | None) -> list[str]:
+    if engine is None:
+        return []
+    return [f"{engine} {precision or ''}".strip() + (f" on {device}" if device else "")]
 
 
 def _result(scan: Row[Any], row: Row[Any], engine: str) -> VideoResult:
