@@ -1,4 +1,4 @@
-"""The `trainer` command: one verb per stage, and one that does them all. Knows how to ask and to print, nothing else."""
+"""The verbs of the shipped demonstration weights: portraits in, ONNX and card out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-from farm.errors import FarmError
-
-app = typer.Typer(
-    help="Make, measure and export the farm's network. Exit codes: 0 done, 1 failed with a reason, 2 wrong usage.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+from trainer.cli.app import app
 
 Faces = Annotated[Path, typer.Option(help="folder of portraits, one face each", exists=True, file_okay=False)]
 Work = Annotated[
@@ -117,18 +111,3 @@ def demo_weights(
     typer.echo(
         f"{out / card.weights}: validation AUC {card.metrics['validation']['frame_auc']}; a demonstration, trust it with nothing"
     )
-
-
-def main() -> None:
-    """Entry point of `trainer`."""
-    try:
-        app()
-    except FarmError as error:
-        typer.secho(f"trainer: {error}", fg=typer.colors.RED, err=True)
-        raise SystemExit(1) from error
-    except ModuleNotFoundError as error:
-        # The farm runs without torch, and `trainer --help` with it; only the stages need what training is made of.
-        typer.secho(
-            f"trainer: {error.name} is not installed; run `make install-trainer`", fg=typer.colors.RED, err=True
-        )
-        raise SystemExit(1) from error

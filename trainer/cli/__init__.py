@@ -1,0 +1,24 @@
+"""The `trainer` command: one module per stage. Knows how to ask and to print, nothing else."""
+
+from __future__ import annotations
+
+import typer
+
+from farm.errors import FarmError
+from trainer.cli import portraits  # noqa: F401  a module's import adds its verbs
+from trainer.cli.app import app
+
+
+def main() -> None:
+    """Entry point of `trainer`."""
+    try:
+        app()
+    except FarmError as error:
+        typer.secho(f"trainer: {error}", fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from error
+    except ModuleNotFoundError as error:
+        # The farm runs without torch, and `trainer --help` with it; only the stages need what training is made of.
+        typer.secho(
+            f"trainer: {error.name} is not installed; run `make install-trainer`", fg=typer.colors.RED, err=True
+        )
+        raise SystemExit(1) from error
