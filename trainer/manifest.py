@@ -153,10 +153,10 @@ class CropSet:
         return {"folder": self.folder, "table": self.table}  # what was computed is computed again where it is needed
 
 
-def write_manifest(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write DIR/manifest.parquet from one dict of SCHEMA's columns per crop, whole or not at all; returns its path."""
+def write_manifest(folder: Path, rows: list[dict[str, Any]] | pa.Table) -> Path:
+    """Write DIR/manifest.parquet from one dict of SCHEMA's columns per crop, or a table of them, whole or not at all; returns its path."""
     path, part = folder / MANIFEST, folder / f"{MANIFEST}.part"
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA) if isinstance(rows, list) else rows, part)
     part.replace(path)
     return path
 

@@ -1,171 +1,174 @@
-"""A folder of portraits becomes one cache of aligned crops, cut by exactly the code the farm cuts videos with.
+"""A listed data set becomes a prepared one: units of work made, done in all cores, gathered. Knows no layout and no pixel.
 
-The cache is a folder of plain arrays that loader processes map without copying; it is local, ignored by git and can always
-be made again. Knows no label, blend or network. N faces, S crop side.
+DIR/prepare.json      what decides the pixels; a second start with other values is refused
+DIR/units/NAME.*      a finished unit's rows and remarks; a second start goes on with those that are not finished
+DIR/skipped.json      every remark: what was left out, or kept with something missing, and why
+DIR/manifest.parquet  see `trainer.manifest`; written last
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from farm.contracts import CROP_SIDE_PX, Box, Face
-from farm.errors import BadInput
-from farm.media.crops import cut, inside, square_box
-from farm.media.faces import Detector, open_detector
+from farm.errors import BadInput, StorageAway
+from trainer.cutting import UNITS, Cutting, Unit, cut_unit
+from trainer.manifest import CROP_MARGIN, MANIFEST, SCHEMA, CropSet, write_manifest
+from trainer.portraits import join_twins
+from trainer.processes import Failed, each
+from trainer.sources.listing import FAKE, Listing, Remark, Source
 
-CROP_MARGIN = 0.15
-"""The face box is widened by this share of its longer side on each side: in training, on the card, and so in the farm."""
-
-MONO_CHROMA = 8.0
-"""Mean distance (Lab units of 8 bits) of a crop's colours from its own mean colour below which it counts as monochrome."""
-ENGRAVING_EDGES = 2600.0
-"""Variance of the grey Laplacian at half side above which a monochrome crop counts as an engraving or a coarse print screen."""
-TWIN_BITS = 6
-"""Two crops whose 64-bit difference hashes are this near are taken for one photograph, hence one person."""
+SETTINGS, SKIPPED = "prepare.json", "skipped.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Faces:
-    """The crop cache. Row i of every array belongs to names[i]."""
+class Progress:
+    """How far the work is."""
 
-    #: (N, S, S, 3) uint8 RGB, possibly memory-mapped
-    crops: NDArray[np.uint8]
-    #: (N, 5, 2) float32, the detector's five points in crop pixels
-    points: NDArray[np.float32]
-    #: (N, 4) float32, the face box x0 y0 x1 y1 in crop pixels
-    boxes: NDArray[np.float32]
-    #: N file names
-    names: tuple[str, ...]
-    #: N persons as far as they are known; equal strings are never split
-    persons: tuple[str, ...]
-    #: (N,) bool, no colour of its own
-    mono: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.names)
+    units_done: int
+    units: int
+    #: of the source files
+    bytes_done: int
+    bytes: int
 
 
-def prepare(folder: Path, cache: Path) -> Faces:
-    """Detect, crop and cache the largest face of every picture in a folder. Raises BadInput if there is none.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared set and what was odd about its sources."""
 
-    Pictures without a face, and engravings, are left out; their names are kept in `skipped.json`.
+    crops: CropSet
+    remarks: tuple[Remark, ...]
+
+    def counts(self) -> list[tuple[str, bool, int]]:
+        """(reason, kept, number of files), the most frequent first."""
+        counted = Counter((remark.reason, remark.kept) for remark in self.remarks)
+        return [(reason, kept, count) for (reason, kept), count in counted.most_common()]
+
+
+def prepare_set(
+    found: Listing,
+    out: Path,
+    how: Cutting,
+    processes: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Prepared:
+    """Cut every face of a listing into `out`, or go on where an earlier start ended.
+
+    Raises BadInput where `out` was prepared with other settings or no crop came of the whole listing, StorageAway where `out` cannot
+    be written.
     """
-    detector = open_detector("centerface", side_px=320, confidence=0.5)
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    crops, points, boxes, names, mono = [], [], [], [], []
-    skipped: dict[str, str] = {}
-    for picture in pictures:
-        found = crop_largest(picture, detector)
-        if isinstance(found, str):
-            skipped[picture.name] = found
-            continue
-        crop, five, box = found
-        crops.append(crop)
-        points.append(five)
-        boxes.append(box)
-        names.append(picture.name)
-        mono.append(is_mono(crop))
-    if not names:
-        raise BadInput(f"no face was found in any of the {len(pictures)} pictures of {folder}")
-    persons = join_twins([person_of(name, known_people()) for name in names], np.stack(crops))
-    cache.mkdir(parents=True, exist_ok=True)
-    for key, array in (("crops", crops), ("points", points), ("boxes", boxes), ("mono", mono)):
-        np.save(cache / f"{key}.npy", np.asarray(array))
-    (cache / "skipped.json").write_text(json.dumps(skipped, indent=1))
-    # Written last: its presence says that the cache is whole.
-    (cache / "faces.json").write_text(json.dumps({"margin": CROP_MARGIN, "names": names, "persons": persons}))
-    return load(cache)
-
-
-def load(cache: Path) -> Faces:
-    """Open a cache made by `prepare`. Raises BadInput if it is missing or was cut with another margin."""
     try:
-        index = json.loads((cache / "faces.json").read_text())
+        _keep_settings(out, found.layout, how)
+        units = _units(found)
+        todo = [unit for unit in units if not _finished(out, unit).exists()]
+        if todo:
+            (out / MANIFEST).unlink(missing_ok=True)
+        failures = _work(partial(cut_unit, found.root, out, how), todo, units, processes, on_progress)
+        return _gather(found, out, units, failures)
     except OSError as error:
-        raise BadInput(f"{cache} holds no crop cache; run `trainer prepare` first") from error
-    if index["margin"] != CROP_MARGIN:
-        raise BadInput(
-            f"{cache} was cut with margin {index['margin']}, the trainer's is {CROP_MARGIN}; prepare it again"
-        )
-    arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="r") for key in ("crops", "points", "boxes", "mono")}
-    return Faces(**arrays, names=tuple(index["names"]), persons=tuple(index["persons"]))
+        raise StorageAway(
+            f"{out} cannot be written ({error}); make room and give the same command again, it goes on from here"
+        ) from error
 
 
-def crop_largest(
-    picture: Path, detector: Detector
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]] | str:
-    """(crop, points, box) of the largest face of a picture, or the reason why there is none."""
-    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-    if bgr is None:
-        return "not a readable picture"
-    rgb = np.ascontiguousarray(bgr[:, :, ::-1], np.uint8)
-    faces = [face for face in detector.detect(rgb) if face.points is not None]
-    if not faces:
-        return "no face found"
-    face = max(faces, key=lambda f: f.box.area)
-    crop_box = square_box(face.box, CROP_MARGIN)
-    crop = cut(rgb, crop_box, CROP_SIDE_PX)
-    if is_mono(crop) and is_engraving(crop):
-        return "engraving or coarse print"
-    return crop, *_in_crop(face, inside(crop_box, *rgb.shape[:2]))
+def _work(
+    work: Callable[[Unit], int],
+    todo: list[Unit],
+    units: list[Unit],
+    processes: int,
+    on_progress: Callable[[Progress], None],
+) -> list[Remark]:
+    """Do the units, the largest first, so that no process is left alone with one at the end; answers what failed."""
+    failures: list[Remark] = []
+    total = sum(unit.size_bytes for unit in units)
+    done, done_bytes = len(units) - len(todo), total - sum(unit.size_bytes for unit in todo)
+    on_progress(Progress(done, len(units), done_bytes, total))
+    for unit, outcome in each(work, sorted(todo, key=lambda unit: -unit.size_bytes), processes):
+        if isinstance(outcome, Failed):
+            failures += [Remark(source.video, outcome.reason, outcome.detail) for source in unit.sources]
+        done, done_bytes = done + 1, done_bytes + unit.size_bytes
+        on_progress(Progress(done, len(units), done_bytes, total))
+    return failures
 
 
-def _in_crop(face: Face, crop_box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    scale = CROP_SIDE_PX / crop_box.width
-    corner = np.array([crop_box.x0, crop_box.y0], np.float32)
-    corners = np.array([[face.box.x0, face.box.y0], [face.box.x1, face.box.y1]], np.float32)
-    assert face.points is not None
-    return ((face.points - corner) * scale).astype(np.float32), ((corners - corner) * scale).reshape(4).astype(
-        np.float32
-    )
+def _keep_settings(out: Path, layout: str, how: Cutting) -> None:
+    wanted = {"layout": layout, "margin": CROP_MARGIN, **asdict(how)}
+    file = out / SETTINGS
+    if file.exists():
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(f"{file} is damaged ({error}); prepare into an empty folder") from error
+        if kept != wanted:
+            names = [name for name in wanted if not isinstance(kept, dict) or kept.get(name) != wanted[name]]
+            raise BadInput(
+                f"{out} was prepared with other settings ({', '.join(names)}; see {SETTINGS}); "
+                "use the same ones, or another folder"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    _write(file, wanted)
 
 
-def is_mono(crop: NDArray[np.uint8]) -> bool:
-    """True for grey, sepia and toned pictures: one hue whatever the brightness."""
-    chroma = cv2.cvtColor(crop, cv2.COLOR_RGB2LAB)[:, :, 1:].astype(np.float32)
-    return bool(np.abs(chroma - chroma.mean(axis=(0, 1))).mean() * 2 < MONO_CHROMA)
+def _units(found: Listing) -> list[Unit]:
+    fakes: dict[str, list[Source]] = {s.video: [] for s in found.sources if s.label != FAKE}
+    alone = []
+    for source in found.sources:
+        if source.label == FAKE:
+            fakes[source.original].append(source) if source.original in fakes else alone.append(source)
+    groups = [(source, *fakes[source.video]) for source in found.sources if source.label != FAKE]
+    return [_unit(found, group) for group in (*groups, *((source,) for source in alone))]
 
 
-def is_engraving(crop: NDArray[np.uint8]) -> bool:
-    """True for drawn lines and print screens, which have far more fine edges than any photograph of this size."""
-    grey = cv2.cvtColor(cv2.resize(crop, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    return bool(cv2.Laplacian(grey, cv2.CV_32F).var() > ENGRAVING_EDGES)
+def _unit(found: Listing, sources: tuple[Source, ...]) -> Unit:
+    sizes = [(found.root / source.video).stat().st_size for source in sources]
+    digest = hashlib.sha256(json.dumps([[asdict(s) for s in sources], sizes]).encode()).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(sources[0].video).stem)[:40]
+    return Unit(f"{stem}-{digest[:16]}", sources, sum(sizes), found.holds_pictures)
 
 
-def known_people() -> dict[int, str]:
-    """ICPSR number -> bioguide id of members of the US Congress: it tells which portraits of the two groups are one person."""
-    with (Path(__file__).parent / "people.csv").open(newline="") as file:
-        return {int(row["icpsr"]): row["bioguide"] for row in csv.DictReader(file)}
+def _finished(out: Path, unit: Unit) -> Path:
+    return out / UNITS / f"{unit.name}.json"
 
 
-def person_of(name: str, people: dict[int, str]) -> str:
-    """The person in a file: a bioguide id where the name carries one or its ICPSR number is known, else the file's own name."""
-    if match := re.search(r"([A-Z]\d{6})\.\w+$", name):
-        return match.group(1)
-    if match := re.search(r"(\d{6})\.\w+$", name):
-        return people.get(int(match.group(1)), f"icpsr-{int(match.group(1))}")
-    return name
+def _gather(found: Listing, out: Path, units: list[Unit], failures: Iterable[Remark]) -> Prepared:
+    """Put the finished units' rows and remarks together, in the order of the listing."""
+    remarks = [*found.remarks, *failures]
+    tables = []
+    for unit in units:
+        file = _finished(out, unit)
+        if file.exists():
+            remarks += [Remark(**remark) for remark in json.loads(file.read_text(encoding="utf-8"))]
+            tables.append(pq.read_table(file.with_suffix(".parquet"), partitioning=None))
+    _write(out / SKIPPED, [asdict(remark) for remark in remarks])
+    rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    if not rows.num_rows:
+        raise BadInput(f"not one face came of the {len(found.sources)} files of {found.root}; see {out / SKIPPED}")
+    if found.holds_pictures:
+        rows = _one_group_per_photograph(out, rows)
+    write_manifest(out, rows)
+    return Prepared(CropSet.open(out), tuple(remarks))
 
 
-def join_twins(persons: list[str], crops: NDArray[np.uint8]) -> list[str]:
-    """Give files that hold the same photograph under two names one person, so that no split can part them."""
-    bits = np.stack([_difference_hash(crop) for crop in crops])
-    joined = list(persons)
-    for i in range(len(crops) - 1):
-        for j in np.flatnonzero((bits[i + 1 :] != bits[i]).sum(axis=1) <= TWIN_BITS) + i + 1:
-            old, new = joined[j], joined[i]
-            joined = [new if person == old else person for person in joined] if old != new else joined
-    return joined
+def _one_group_per_photograph(out: Path, rows: pa.Table) -> pa.Table:
+    crops = CropSet(out, rows)
+    joined = join_twins(list(crops.column("group")), np.stack([crops.crop(row) for row in range(len(crops))]))
+    at = rows.schema.get_field_index("group")
+    return rows.set_column(at, SCHEMA.field("group"), pa.array(joined, pa.string()))
 
 
-def _difference_hash(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    return np.asarray((grey[:, 1:] > grey[:, :-1]).ravel())
+def _write(file: Path, value: Any) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    part.replace(file)

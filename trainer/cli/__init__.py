@@ -5,7 +5,10 @@ from __future__ import annotations
 import typer
 
 from farm.errors import FarmError
-from trainer.cli import portraits  # noqa: F401  a module's import adds its verbs
+from trainer.cli import (
+    portraits,  # noqa: F401  a module's import adds its verbs
+    preparing,  # noqa: F401
+)
 from trainer.cli.app import app
 
 

@@ -33,20 +33,6 @@ UNSTATED = "whose origin and licence nobody stated"
 
 
 @app.command()
-def prepare(faces: Faces, work: Work = WORK) -> None:
-    """Cut the crop cache, and train the generator of re-drawn faces."""
-    from trainer import prepare as stage
-    from trainer import resynth, splits
-
-    crops = stage.prepare(faces, work / "cache")
-    train_rows, validation_rows = splits.split(crops)
-    resynth.redraw(crops, train_rows, work / "cache")
-    typer.echo(
-        f"{len(crops)} crops of {len(set(crops.persons))} persons: {len(train_rows)} to train on, {len(validation_rows)} held out"
-    )
-
-
-@app.command()
 def train(work: Work = WORK, images: Images = 78_000, width: Width = 16, seed: Seed = 7, threads: Threads = 1) -> None:
     """Train on a prepared cache, or go on with a training that was stopped."""
     from trainer import prepare as stage
