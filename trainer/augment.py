@@ -5,7 +5,7 @@ drawn before anyone asks whether the picture is real, and both twins of a pair g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeVar, cast
 
@@ -38,6 +38,10 @@ class Recipe:
     generations: tuple[tuple[str, int, float], ...]
 
 
+PLAIN = Recipe(False, (0.0, 0.0, 1.0), (1, 1, 0, 1, 1, 1, 1), False, 224, 0.0, 0.0, 0, ())
+"""The recipe that leaves a crop of 224 px as it is."""
+
+
 def draw(rng: np.random.Generator, side: int = 224) -> Recipe:
     """Draw a recipe. Half of the pictures come from a lower resolution than the crop's, two thirds are compressed."""
     keep = 1 / rng.uniform(1.0, 1.08)
@@ -52,6 +56,14 @@ def draw(rng: np.random.Generator, side: int = 224) -> Recipe:
     noise = rng.uniform(1, 6) if rng.random() < 0.2 else 0.0
     return Recipe(bool(rng.random() < 0.5), (left, top, keep), colour, bool(rng.random() < 0.1), native, float(blur), noise,
                   int(rng.integers(2**31)), tuple(_generation(rng) for _ in range(count)))  # fmt: skip
+
+
+def video_like(rng: np.random.Generator) -> Recipe:
+    """A recipe as hard as small faces in a twice compressed video: what thresholds must survive where only photographs are at hand."""
+    base = draw(rng)
+    native = int(rng.integers(90, 150))
+    twice = tuple(("h264", int(rng.integers(23, 34)), 1.0) for _ in range(2))
+    return replace(base, grey=False, native_px=native, blur=0.0, generations=twice)
 
 
 def _generation(rng: np.random.Generator) -> tuple[str, int, float]:

@@ -117,7 +117,8 @@ def _polygon(rng: np.random.Generator) -> NDArray[np.float32]:
 
 def align(crop: Pixels, points: NDArray[np.float32], target: View) -> Pixels:
     """A face turned, scaled and shifted so that its five points lie on the target's (least squares similarity)."""
-    matrix, _ = cv2.estimateAffinePartial2D(points, target.points, method=cv2.LMEDS)
+    # The stubs promise a matrix; points that fall together give none.
+    matrix = cast(NDArray[np.float64] | None, cv2.estimateAffinePartial2D(points, target.points, method=cv2.LMEDS)[0])
     if matrix is None:
         return crop
     side = target.crop.shape[0]

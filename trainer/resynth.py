@@ -1,21 +1,26 @@
 """A small autoencoder that re-draws faces, so that fakes carry the traces of a generator and not only those of blending.
 
-It is trained on the training persons' crops alone; what it draws of everybody (validation persons are new to it) at several
-stages of its training is kept beside the crop cache. It is thrown away afterwards. Its pictures are softer and slightly wrong in
-the way of neural face swaps: learnt upsampling, few thousand numbers for a face. R side of the re-drawn inner face.
+It learns from the training side's reals alone; what it draws of every real (those of the other sides are new to it) at several
+stages of its training is kept beside the manifest. It is thrown away afterwards. Its pictures are softer and slightly wrong in
+the way of neural face swaps: learnt upsampling, few thousand numbers for a face. R side of the re-drawn inner face, N crops.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.prepare import Faces
+from farm.errors import BadInput
+from trainer.manifest import MANIFEST, CropSet
+from trainer.splits import SPLIT
 
 INNER_PX = (24, 200)
 """Rows and columns of the crop that are re-drawn: the face without the crop's outermost frame."""
@@ -47,35 +52,76 @@ class Autoencoder(nn.Module):
         return out
 
 
-def redraw(faces: Faces, train_rows: NDArray[np.intp], cache: Path, steps: int = 800, seed: int = 0) -> Path:
-    """Train for so many batches of 32 and write `redrawn.npy`: (stages, N, R, R, 3) uint8. Returns its path."""
+REDRAWN, REDRAWN_FROM = "redrawn.npy", "redrawn.json"
+
+
+def redraw(crops: CropSet, train_rows: NDArray[np.intp], steps: int = 800, seed: int = 0) -> Path:
+    """Train on the reals among `train_rows` for so many batches of 32 and write DIR/redrawn.npy: (stages, N, R, R, 3) uint8.
+
+    Row i is the manifest's row i; rows of fakes stay black, nobody blends from them. Returns the path.
+    Raises BadInput if there is no real to learn from.
+    """
     torch.manual_seed(seed)
-    inner = _inner_faces(faces)
-    models = [Autoencoder(True), Autoencoder(False)]
     rng = np.random.default_rng(seed)
-    stages: list[NDArray[np.uint8]] = []
-    done = 0
+    reals, learnt_from = np.flatnonzero(~crops.fake), train_rows[~crops.fake[train_rows]]
+    if not len(learnt_from):
+        raise BadInput(f"{crops.folder} has no real on its training side, so nothing can learn to re-draw faces")
+    models = [Autoencoder(True), Autoencoder(False)]
     optimisers = [torch.optim.AdamW(model.parameters(), lr=2e-3) for model in models]
-    for stage in STAGES:
-        while done < steps * stage:
-            done += 1
-            batch = inner[rng.choice(train_rows, 32)]
+    path, part = crops.folder / REDRAWN, crops.folder / f"{REDRAWN}.part"
+    shape = (len(STAGES), len(crops), REDRAWN_PX, REDRAWN_PX, 3)
+    # Mapped, so that a large set costs disk and not memory.
+    drawn = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+    done = 0
+    for number, stage in enumerate(STAGES):
+        for _ in range(done, round(steps * stage)):
+            picture = _tensor(_inner_faces(crops, rng.choice(learnt_from, 32)))
             for model, optimiser in zip(models, optimisers, strict=True):
-                _step(model, optimiser, _tensor(batch))
-        # Odd rows by one decoder, even rows by the other: both kinds of upsampling trace, and no more memory.
-        both = [_draw(model, inner) for model in models]
-        stages.append(np.where(np.arange(len(inner))[:, None, None, None] % 2 == len(stages) % 2, both[0], both[1]))
-    path = cache / "redrawn.npy"
-    np.save(path, np.stack(stages))
+                _step(model, optimiser, picture)
+        done = round(steps * stage)
+        # Odd rows by one decoder, even rows by the other, and the other way round at the next stage: both kinds of trace.
+        for parity, model in enumerate(models):
+            _draw(model, crops, reals[reals % 2 == (number + parity) % 2], drawn[number])
+    drawn.flush()
+    part.replace(path)
+    (crops.folder / REDRAWN_FROM).write_text(json.dumps(_origin(crops) | {"steps": steps, "seed": seed}))
     return path
 
 
-def _inner_faces(faces: Faces) -> NDArray[np.uint8]:
-    import cv2
+def open_redrawn(crops: CropSet) -> NDArray[np.uint8]:
+    """Map a set's re-drawn faces, (stages, N, R, R, 3) uint8.
 
+    Raises BadInput where there are none, or they were drawn from another manifest or another split: the generator would have
+    learnt from people who are held out now.
+    """
+    try:
+        made_from = json.loads((crops.folder / REDRAWN_FROM).read_text())
+        drawn = np.load(crops.folder / REDRAWN, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{crops.folder} has no re-drawn faces ({error}); run `trainer redraw {crops.folder}`"
+        ) from error
+    changed = [name for name, digest in _origin(crops).items() if made_from.get(name) != digest]
+    if changed or drawn.shape[1] != len(crops):
+        raise BadInput(
+            f"{crops.folder / REDRAWN} is stale, {' and '.join(changed) or 'its length'} changed; run `trainer redraw {crops.folder}`"
+        )
+    return np.asarray(drawn)
+
+
+def _origin(crops: CropSet) -> dict[str, str | None]:
+    """File name -> SHA-256 of what decides which faces are learnt from; None where there is no such file."""
+    files = {name: crops.folder / name for name in (MANIFEST, SPLIT)}
+    return {
+        name: hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None for name, file in files.items()
+    }
+
+
+def _inner_faces(crops: CropSet, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
     low, high = INNER_PX
     size = (REDRAWN_PX, REDRAWN_PX)
-    return np.stack([cv2.resize(crop[low:high, low:high], size, interpolation=cv2.INTER_AREA) for crop in faces.crops])
+    inner = [cv2.resize(crops.crop(int(r))[low:high, low:high], size, interpolation=cv2.INTER_AREA) for r in rows]
+    return np.asarray(np.stack(inner), np.uint8)
 
 
 def _tensor(batch: NDArray[np.uint8]) -> Tensor:
@@ -98,8 +144,10 @@ def _step(model: nn.Module, optimiser: torch.optim.Optimizer, picture: Tensor) -
 
 
 @torch.no_grad()
-def _draw(model: nn.Module, inner: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _draw(model: nn.Module, crops: CropSet, rows: NDArray[np.intp], into: NDArray[np.uint8]) -> None:
     model.eval()
-    drawn = [model(_tensor(inner[i : i + 64])).clamp(0, 1).mul(255).round().byte() for i in range(0, len(inner), 64)]
+    for start in range(0, len(rows), 64):
+        some = rows[start : start + 64]
+        drawn = model(_tensor(_inner_faces(crops, some))).clamp(0, 1).mul(255).round().byte()
+        into[some] = drawn.permute(0, 2, 3, 1).numpy()
     model.train()
-    return torch.cat(drawn).permute(0, 2, 3, 1).contiguous().numpy()

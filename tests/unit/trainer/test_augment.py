@@ -9,7 +9,7 @@ import pytest
 from unit.trainer.drawn_faces import draw_face
 
 from trainer import augment
-from trainer.evaluate import PLAIN, video_like
+from trainer.augment import PLAIN, video_like
 
 
 def test_a_recipe_is_drawn_without_knowing_the_label_and_gives_twins_the_same_pixels() -> None:
