@@ -99,6 +99,21 @@ def move(recipe: Recipe, image: _Image) -> _Image:
     return cast(_Image, moved[:, ::-1].copy() if recipe.flip else moved)
 
 
+def move_points(recipe: Recipe, points: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Where points (n, 2), in pixels of a crop of that side, lie after the recipe's geometry; in the order they came."""
+    left, top, keep = recipe.window
+    moved = (points - np.array([left, top]) * side) / keep
+    if recipe.flip:
+        moved[:, 0] = side - 1 - moved[:, 0]
+    return np.asarray(moved, np.float32)
+
+
+def move_five(recipe: Recipe, points: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """As `move_points` for a face's five points; in a mirrored face left and right change their names."""
+    moved = move_points(recipe, points, side)
+    return moved[[1, 0, 2, 4, 3]] if recipe.flip else moved
+
+
 def _scale(image: Pixels, side: int) -> Pixels:
     if image.shape[0] == side:
         return image

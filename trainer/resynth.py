@@ -55,8 +55,8 @@ class Autoencoder(nn.Module):
 REDRAWN, REDRAWN_FROM = "redrawn.npy", "redrawn.json"
 
 
-def redraw(crops: CropSet, train_rows: NDArray[np.intp], steps: int = 800, seed: int = 0) -> Path:
-    """Train on the reals among `train_rows` for so many batches of 32 and write DIR/redrawn.npy: (stages, N, R, R, 3) uint8.
+def redraw(crops: CropSet, train_rows: NDArray[np.intp], steps: int = 800, batch: int = 32, seed: int = 0) -> Path:
+    """Train on the reals among `train_rows` for so many batches and write DIR/redrawn.npy: (stages, N, R, R, 3) uint8.
 
     Row i is the manifest's row i; rows of fakes stay black, nobody blends from them. Returns the path.
     Raises BadInput if there is no real to learn from.
@@ -75,7 +75,7 @@ def redraw(crops: CropSet, train_rows: NDArray[np.intp], steps: int = 800, seed:
     done = 0
     for number, stage in enumerate(STAGES):
         for _ in range(done, round(steps * stage)):
-            picture = _tensor(_inner_faces(crops, rng.choice(learnt_from, 32)))
+            picture = _tensor(_inner_faces(crops, rng.choice(learnt_from, batch)))
             for model, optimiser in zip(models, optimisers, strict=True):
                 _step(model, optimiser, picture)
         done = round(steps * stage)

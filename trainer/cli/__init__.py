@@ -6,7 +6,7 @@ import typer
 
 from farm.errors import FarmError
 from trainer.cli import (
-    portraits,  # noqa: F401  a module's import adds its verbs
+    data,  # noqa: F401  a module's import adds its verbs
     preparing,  # noqa: F401
 )
 from trainer.cli.app import app

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from unit.trainer.drawn_faces import FIVE_POINTS, draw_face
 
@@ -29,6 +30,12 @@ def draw_swap(real: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], ND
     cv2.ellipse(where, (112, 118), (45, 60), 0, 0, 360, 1, -1)
     mask = where.astype(bool)
     return np.where(mask[:, :, None], cv2.GaussianBlur(draw_face(seed), (0, 0), 1.5), real).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny networks run slower on several threads, much slower where tests share the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

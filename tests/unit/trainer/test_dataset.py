@@ -209,7 +209,7 @@ def test_shares_must_be_positive(portraits: Path, kinds: dict[str, float]) -> No
 
 def test_the_generators_faces_follow_the_manifests_rows(portraits_copy: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(16), steps=4)
+    resynth.redraw(crops, np.arange(16), steps=4, batch=4)
     drawn = resynth.open_redrawn(crops)
     assert drawn.shape == (3, 24, 96, 96, 3) and drawn.reshape(3, 24, -1).any(axis=2).all()
     kinds = {draw_pair(Material.of([source(portraits_copy, redrawn=1.0)]), rng(seed)).kind for seed in range(3)}
@@ -218,7 +218,7 @@ def test_the_generators_faces_follow_the_manifests_rows(portraits_copy: Path) ->
 
 def test_faces_drawn_for_another_manifest_or_split_are_stale(portraits_copy: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(16), steps=1)
+    resynth.redraw(crops, np.arange(16), steps=1, batch=4)
     (portraits_copy / "split.parquet").write_bytes(b"another split")
     with pytest.raises(BadInput, match=r"stale, split\.parquet changed"):
         resynth.open_redrawn(crops)
@@ -230,17 +230,17 @@ def test_faces_drawn_for_another_manifest_or_split_are_stale(portraits_copy: Pat
 
 def test_a_generator_learns_from_the_training_sides_reals_alone(portraits_copy: Path, aligned: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(12), steps=3)
+    resynth.redraw(crops, np.arange(12), steps=3, batch=4)
     once = resynth.open_redrawn(crops)[:, :1].copy()
     changed = np.load(portraits_copy / "crops" / "20.jpg.npy") // 2
     np.save(portraits_copy / "crops" / "20.jpg.npy", changed)
-    resynth.redraw(crops, np.arange(12), steps=3)
+    resynth.redraw(crops, np.arange(12), steps=3, batch=4)
     assert np.array_equal(once, resynth.open_redrawn(crops)[:, :1]), (
         "row 20 is held out, so it changes nothing for row 0"
     )
     own = CropSet.open(aligned)
     with pytest.raises(BadInput, match="no real"):
-        resynth.redraw(own, np.flatnonzero(own.fake), steps=1)
+        resynth.redraw(own, np.flatnonzero(own.fake), steps=1, batch=4)
 
 
 def test_the_networks_input_is_what_the_card_says() -> None:
