@@ -51,17 +51,17 @@ def run_counted(command: Sequence[str | Path], env: dict[str, str] | None = None
 
 def family_cpu_seconds() -> float:
     """User and system time so far of this process, its living descendants, and those of their children that are dead and waited for."""
-    return sum(_all_ticks(pid) for pid in _family(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    return sum(_all_ticks(pid) for pid in family(os.getpid())) / os.sysconf("SC_CLK_TCK")
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and its descendants; threads and processes that end while we look are left out."""
     children: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
                 children += [int(word) for word in (task / "children").read_text().split()]
-    return [pid, *(member for child in children for member in _family(child))]
+    return [pid, *(member for child in children for member in family(child))]
 
 
 def _all_ticks(pid: int) -> int:

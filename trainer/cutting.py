@@ -90,8 +90,8 @@ class _Shot:
     mask: NDArray[np.bool_] | None
 
 
-def cut_unit(root: Path, out: Path, how: Cutting, unit: Unit) -> int:
-    """Cut a unit and store its arrays and rows below `out`, the file that says it is finished last. Answers the number of crops.
+def cut_unit(root: Path, out: Path, how: Cutting, unit: Unit) -> None:
+    """Cut a unit and store its arrays and rows below `out`, the file that says it is finished last.
 
     What cannot be read or holds no face is remarked in that file. Raises StorageAway where `out` cannot be written.
     """
@@ -110,7 +110,6 @@ def cut_unit(root: Path, out: Path, how: Cutting, unit: Unit) -> int:
         raise StorageAway(
             f"{out} cannot be written ({error.strerror or error}); make room and give the same command again, it goes on from here"
         ) from error
-    return len(rows)
 
 
 def _look(

@@ -19,8 +19,9 @@ CHANGED_ABOVE = 0.15
 """
 AVERAGE_PX = 15
 """Side of the box that 1 - s is averaged over: grain differs in points, a manipulation in areas."""
-SMALLEST_AREA = 0.002
-"""Connected parts whose outline holds a smaller share of the crop are dropped: 100 of 224 x 224 px."""
+SMALLEST_AREA = 0.01
+"""Connected parts whose outline holds a smaller share of the crop are dropped: 500 of 224 x 224 px, about what one
+changed point becomes by window and average."""
 
 
 def dissimilarity(real: NDArray[np.uint8], fake: NDArray[np.uint8]) -> NDArray[np.float32]:

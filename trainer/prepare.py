@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from farm.errors import BadInput, StorageAway
 from trainer.cutting import UNITS, Cutting, Unit, cut_unit
 from trainer.manifest import CROP_MARGIN, MANIFEST, SCHEMA, CropSet, write_manifest
+from trainer.masks import AVERAGE_PX, CHANGED_ABOVE, SMALLEST_AREA
 from trainer.portraits import join_twins
 from trainer.processes import Failed, each
 from trainer.sources.listing import FAKE, Listing, Remark, Source
@@ -83,7 +84,7 @@ def prepare_set(
 
 
 def _work(
-    work: Callable[[Unit], int],
+    work: Callable[[Unit], None],
     todo: list[Unit],
     units: list[Unit],
     processes: int,
@@ -103,7 +104,8 @@ def _work(
 
 
 def _keep_settings(out: Path, layout: str, how: Cutting) -> None:
-    wanted = {"layout": layout, "margin": CROP_MARGIN, **asdict(how)}
+    masks = {"masks_changed_above": CHANGED_ABOVE, "masks_average_px": AVERAGE_PX, "masks_smallest_area": SMALLEST_AREA}
+    wanted = {"layout": layout, "margin": CROP_MARGIN, **asdict(how), **masks}
     file = out / SETTINGS
     if file.exists():
         try:
