@@ -82,7 +82,7 @@ def _words(report: dict[str, Any]) -> str:
     largest = report["largest_component"]
     lines.append(f"largest component: {largest['name']}, {largest['share_of_videos']:.1%} of the videos")
     for leak in report["leaks"]:
-        sides = ", ".join(f"{len(videos)} in {side}" for side, videos in leak["videos"].items())
+        sides = ", ".join(f"{len(videos)} in {side}" for side, videos in sorted(leak["videos"].items()))
         lines.append(f"LEAK {leak['kind']} {leak['name']}: {sides}")
     lines.append(f"{len(report['leaks'])} leaks" if report["leaks"] else "no leak")
     return "\n".join(lines)
