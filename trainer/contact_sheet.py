@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX
+from farm.errors import StorageAway
 from trainer.manifest import CropSet
 
 CONTACT = "contact.png"
@@ -23,7 +24,8 @@ UNKNOWN_GREY = 128
 def draw(crops: CropSet, seed: int = 0, shown: int = SHOWN) -> Path:
     """Write DIR/contact.png and answer its path: up to `shown` times real | fake | mask; drawn evenly over the fakes.
 
-    Where the set has no pair, its crops alone. One seed gives one picture.
+    Where the set has no pair, its crops alone. One seed gives one picture. Raises StorageAway where DIR
+    cannot be written.
     """
     fakes, originals = np.flatnonzero(crops.fake), crops.original_rows
     rows = [int(row) for row in _drawn(fakes if len(fakes) else np.arange(len(crops)), seed, shown)]
@@ -34,7 +36,10 @@ def draw(crops: CropSet, seed: int = 0, shown: int = SHOWN) -> Path:
     path = crops.folder / CONTACT
     ok, png = cv2.imencode(".png", np.ascontiguousarray(np.vstack(lines)[:, :, ::-1]))
     assert ok, "a uint8 picture can always be written as PNG"
-    path.write_bytes(png.tobytes())
+    try:
+        path.write_bytes(png.tobytes())
+    except OSError as error:
+        raise StorageAway(f"{path} cannot be written ({error}); make room and give the same command again") from error
     return path
 
 

@@ -70,28 +70,27 @@ class _Crew(Generic[T, R]):
 
     def __init__(self, work: Callable[[T], R], processes: int) -> None:
         self._work, self._processes = work, processes
-        self.running: dict[Future[R], tuple[T, ProcessPoolExecutor]] = {}
+        self.running: dict[Future[R], T] = {}
         self._pool, self._leash = _pool(processes)
 
     def start(self, task: T) -> None:
         try:
             future = self._pool.submit(self._work, task)
         except BrokenProcessPool:
-            self._replace()
+            self.end()
+            self._pool, self._leash = _pool(self._processes)
             future = self._pool.submit(self._work, task)
-        self.running[future] = task, self._pool
+        self.running[future] = task
 
     def finished(self) -> Iterator[tuple[T, R | Failed]]:
         """What has ended, after waiting for at least one."""
         done, _ = wait(self.running, return_when=FIRST_COMPLETED)
         for future in done:
-            task, pool = self.running.pop(future)
+            task = self.running.pop(future)
             error = future.exception()
             if isinstance(error, FarmError):
                 raise error
             if isinstance(error, BrokenProcessPool):
-                if pool is self._pool:
-                    self._replace()
                 yield task, Failed("the process that read it died", str(error))
             elif error is not None:
                 yield task, Failed("it cannot be worked on", f"{type(error).__name__}: {error}")
@@ -102,10 +101,6 @@ class _Crew(Generic[T, R]):
         """End all processes now, whatever they are doing."""
         self._leash.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _replace(self) -> None:
-        self.end()
-        self._pool, self._leash = _pool(self._processes)
 
 
 def _pool(processes: int) -> tuple[ProcessPoolExecutor, Connection]:

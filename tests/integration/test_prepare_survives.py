@@ -173,6 +173,29 @@ def test_the_contact_sheet_shows_each_fake_beside_its_original_and_mask(undistur
     assert apart[mask[:, :, 0] > 128].mean() > 2 * apart[mask[:, :, 0] < 128].mean()
 
 
+@pytest.mark.parametrize(
+    ("layout", "real", "fake"),
+    [
+        ("ffpp", "original_sequences/youtube/c40/videos/003", "manipulated_sequences/Deepfakes/c40/videos/003_000"),
+        ("celebdf", "Celeb-real/id1_0002", "Celeb-synthesis/id1_id0_0002"),
+    ],
+)
+def test_the_other_layouts_give_aligned_pairs_too(
+    dfdc: Path, tmp_path: Path, layout: str, real: str, fake: str
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    for name, clip in ((real, "real_0"), (fake, "fake_0_0")):
+        (root / f"{name}.mp4").parent.mkdir(parents=True)
+        shutil.copy(dfdc / "dfdc_train_part_0" / f"{clip}.mp4", root / f"{name}.mp4")
+    option = ["--compression", "c40"] if layout == "ffpp" else ["--part", "all"]
+    command = [*COMMAND, layout, root, "--out", out, "--frames", "4", "--processes", "1", *option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    crops = CropSet.open(out)
+    assert list(crops.original_rows[crops.fake]) == list((~crops.fake).nonzero()[0])
+    assert set(crops.column("original")) == {f"{real}.mp4"} and len(set(crops.column("group"))) == 1
+
+
 def test_a_set_without_any_face_is_refused_with_the_reason_kept(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "v.csv").write_text("path,label\nempty.mp4,REAL\n")

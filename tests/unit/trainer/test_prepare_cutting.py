@@ -130,6 +130,16 @@ def test_a_fake_that_ends_early_gives_the_frames_it_has(cut: Cut, root: Path) ->
     ]
 
 
+def test_frames_of_another_time_are_no_twins_whatever_their_number(
+    cut: Cut, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farm.samples.FRAME_RATE", 12)
+    write_clip(root / "slow.mp4", iter(pictures_of(with_another_face(astronaut()), frames=24)))
+    crops, remarks = cut("real_0.mp4", "slow.mp4")
+    assert list(crops.column("frame_index")[crops.fake]) == [0]
+    assert [(r["detail"], r["kept"]) for r in remarks] == [("3 of 4 frames", True)]
+
+
 def test_a_video_without_a_face_and_an_unreadable_one_are_remarked(cut: Cut, root: Path) -> None:
     write_clip(root / "no_face.mp4", iter(pictures_of(astronaut(), SUIT)))
     (root / "broken.mp4").write_bytes((root / "real_0.mp4").read_bytes()[:3000])
