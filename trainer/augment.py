@@ -38,6 +38,8 @@ class Recipe:
     generations: tuple[tuple[str, int, float], ...]
 
 
+Drawing = Callable[[np.random.Generator], Recipe]
+"""Something that draws recipes."""
 PLAIN = Recipe(False, (0.0, 0.0, 1.0), (1, 1, 0, 1, 1, 1, 1), False, 224, 0.0, 0.0, 0, ())
 """The recipe that leaves a crop of 224 px as it is."""
 

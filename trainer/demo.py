@@ -1,85 +1,77 @@
-"""The shipped weights from a folder of portraits to a card, in one go; every stage that is already done is not done again."""
+"""What the shipped weights are trained and measured on, from a folder of portraits; every stage that is already done is not done again.
+
+WORK/set         the prepared portraits, their split, and every face re-drawn by a generator
+WORK/validation  twins of the held-out people, augmented as in training: measured and calibrated on
+WORK/video-like  the same people's twins as small and as compressed as faces in a shared video: for the threshold
+"""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from farm.errors import BadInput
+from trainer import augment, blend, resynth
+from trainer.cutting import Cutting
+from trainer.dataset import Material, Source
+from trainer.make_fakes import make_fakes
+from trainer.manifest import MANIFEST, CropSet
+from trainer.prepare import prepare_set
+from trainer.sources import pictures
+from trainer.splits import SPLIT, Split, leaks, make_split
 
-from farm.contracts import ModelCard
-from trainer import evaluate, export, prepare, resynth, splits, swap_pairs
-from trainer.dataset import PairMill
-from trainer.train import Recipe, State, restore, train
-
-FAKES = "Fakes are made from the same portraits; nothing else was seen, by the generator neither."
-COMMAND = "trainer demo-weights --faces DIR --out DIR"
-
-
-def demo_weights(
-    faces: Path,
-    out: Path,
-    work: Path,
-    recipe: Recipe,
-    pairs: Path | None,
-    version: str,
-    origin: str,
-    say: Callable[[str], None],
-) -> ModelCard:
-    """Prepare, re-draw, train, evaluate, calibrate, export. Goes on where it was stopped, from what stands in `work`."""
-    cache = work / "cache"
-    if not (cache / "faces.json").exists():
-        say("cutting crops")
-        prepare.prepare(faces, cache)
-    crops = prepare.load(cache)
-    train_rows, _ = splits.split(crops)
-    if not (cache / "redrawn.npy").exists():
-        say("training the generator of re-drawn faces")
-        resynth.redraw(crops, train_rows, cache, seed=recipe.seed)
-    say(f"training on {len(train_rows)} portraits; follow {work / 'run' / 'log.jsonl'}")
-    train(cache, train_rows, work / "run", recipe)
-    say("evaluating and exporting")
-    return ship(cache, work / "run" / "last.pt", out, pairs, version, origin)
+SHARES = dict(zip(blend.KINDS, blend.KIND_SHARES, strict=True))
 
 
-def ship(cache: Path, checkpoint: Path, out: Path, pairs: Path | None, version: str, origin: str) -> ModelCard:
-    """Evaluate a checkpoint's averaged weights on held-out persons, calibrate on them, write ONNX and card into `out`.
+@dataclass(frozen=True, slots=True)
+class DemoData:
+    """The material of a training and the two sets it is measured on."""
 
-    `origin` says whose portraits they are and under which licence, in words that follow "N portraits".
+    crops: CropSet
+    split: Split
+    validation: CropSet
+    video_like: CropSet
+
+    def material(self) -> Material:
+        """The training people's portraits, in the shares of kinds that the shipped weights saw."""
+        return Material.of([Source(self.crops, self.split.rows(self.crops, "train"), SHARES)])
+
+
+def demo_data(
+    faces: Path, work: Path, processes: int, say: Callable[[str], None], generator_steps: int = 800, seed: int = 0
+) -> DemoData:
+    """Prepare, split, re-draw, and make the fakes of the held-out people. Goes on where it was stopped, from what stands in `work`.
+
+    Raises BadInput where `faces` holds no face, or the split that stands in `work` leaks.
     """
-    state, recipe = restore(checkpoint)
-    faces = prepare.load(cache)
-    train_rows, validation_rows = splits.split(faces)
-    # Donors of validation fakes are validation persons too: nobody of the training appears in any validation picture.
-    mill = PairMill.open(cache, validation_rows)
-    ordinary = evaluate.validate(state.average, mill, validation_rows)
-    hard = evaluate.validate(state.average, mill, validation_rows, evaluate.video_like)
-    metrics: dict[str, Any] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "validation": evaluate.summarise(ordinary),
-    }
-    metrics["validation_video_like"] = evaluate.summarise(hard)
-    if pairs is not None:
-        metrics["swap_pairs"] = swap_pairs.report(state.average, pairs)
-    weights = out / f"uynet-w{recipe.width}.onnx"
-    metrics["onnx_difference"] = export.export_onnx(state.average, weights)
-    training = _training(state, recipe, len(train_rows), len(validation_rows), origin)
-    return export.write_card(weights, recipe.width, version, export.calibrate(ordinary, hard), training, metrics)
+    folder = work / "set"
+    if not (folder / MANIFEST).exists():
+        say("cutting crops")
+        prepare_set(pictures.read(faces), folder, Cutting(frames=1), processes)
+    crops = CropSet.open(folder)
+    split = _split(crops)
+    if not (folder / resynth.REDRAWN_FROM).exists():
+        say("training the generator of re-drawn faces")
+        resynth.redraw(crops, split.rows(crops, "train"), steps=generator_steps, seed=seed)
+    validation = _twins(crops, split, work / "validation", augment.draw, say)
+    return DemoData(crops, split, validation, _twins(crops, split, work / "video-like", augment.video_like, say))
 
 
-def _training(state: State, recipe: Recipe, train_faces: int, validation_faces: int, origin: str) -> dict[str, Any]:
-    return {
-        "data": f"{train_faces + validation_faces:,} portraits {origin}. {FAKES}",
-        "licence": "the weights are under the licence of this project; the portraits are not shipped",
-        "command": f"{COMMAND} --images {recipe.images} --seed {recipe.seed}",
-        "images_seen": state.step * 2 * recipe.pairs,
-        "cpu_seconds": round(state.cpu_seconds),
-        "train_portraits": train_faces,
-        "validation_portraits": validation_faces,
-        "cpu_seconds_of": "the training process alone; making the pairs takes about a fifth more beside it",
-        "recipe": asdict(recipe),
-        "torch": torch.__version__,
-    }
+def _split(crops: CropSet) -> Split:
+    if not (crops.folder / SPLIT).exists():
+        make_split([crops]).save(crops.folder)
+    split = Split.open(crops.folder)
+    if found := leaks(split, [crops]):
+        raise BadInput(
+            f"{crops.folder / SPLIT} has {len(found)} leaks, the first: {found[0]}; delete it, and it is drawn again"
+        )
+    return split
+
+
+def _twins(crops: CropSet, split: Split, out: Path, recipe_of: augment.Drawing, say: Callable[[str], None]) -> CropSet:
+    # Donors of held-out fakes are held out too: nobody of the training appears in any of these pictures.
+    if not (out / MANIFEST).exists():
+        say(f"making fakes of the held-out people, {out.name}")
+        make_fakes(crops, split.rows(crops, "validation"), blend.KINDS, out, recipe_of=recipe_of)
+    return CropSet.open(out)

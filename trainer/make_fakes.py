@@ -38,7 +38,7 @@ def make_fakes(
     kinds: Sequence[str],
     out: Path,
     per_crop: int = 1,
-    recipe_of: Callable[[np.random.Generator], augment.Recipe] = augment.draw,
+    recipe_of: augment.Drawing = augment.draw,
     seed: int = 1,
     say: Callable[[int, int], None] = lambda done, whole: None,
 ) -> CropSet:
@@ -76,7 +76,7 @@ def _twins(
     source: Source,
     starts: dict[str, NDArray[np.intp]],
     per_crop: int,
-    recipe_of: Callable[[np.random.Generator], augment.Recipe],
+    recipe_of: augment.Drawing,
     seed: int,
 ) -> Iterator[_Twins]:
     """The twins of one video, kind and number at a time: no more pixels are held than one video's."""
