@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-WITHOUT_TORCH = (
-    "import sys; sys.modules['torch'] = None; sys.argv = ['trainer', 'train']; from trainer.cli import main; main()"
-)
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; sys.argv = ['trainer', 'redraw', '.']; from trainer.cli import main; main()"
 
 
 def test_without_torch_it_names_the_command_that_installs_it() -> None:
