@@ -20,10 +20,12 @@ from farm.errors import BadInput, QueueAway
 
 SPLIT_QUEUE = "split"
 INFER_QUEUE = "infer"
-QUEUES = (SPLIT_QUEUE, INFER_QUEUE)
+TRAIN_QUEUE = "train"
+QUEUES = (SPLIT_QUEUE, INFER_QUEUE, TRAIN_QUEUE)
 
 SPLIT_TASK = "farm.split"
 INFER_TASK = "farm.infer"
+TRAIN_TASK = "farm.train"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery keeps one Redis list per step; 0 is served first."""

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
     split_time_limit_seconds: int = Field(3600, ge=1)
     split_memory_limit_bytes: int = Field(4 * 1024**3, ge=1 << 28)
 
+    training_device: str = Field(
+        "", description="device that this train worker gives the trainer (cuda:0, cpu): never chosen silently"
+    )
+    training_folder: str = Field(
+        "", description="where a train worker keeps data sets and runs; empty: in the temporary folder"
+    )
+
     flower_password: SecretStr = Field(
         SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone"
     )

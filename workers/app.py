@@ -20,14 +20,24 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning, SoftTimeLimitExceeded, TimeLimitExceeded
 
-from farm.db.models import CropBatchRow, ScanVideo
+from farm.db.models import CropBatchRow, ScanVideo, TrainingJob
 from farm.embedded import CANNOT_START, EXIT_CANNOT_START
 from farm.errors import BadInput, BadVideo, Fatal, Retryable
 from farm.farm import Farm
 from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
 from farm.jobs.fail import fail
 from farm.jobs.models import find_model
-from farm.queue import INFER_QUEUE, INFER_TASK, QUEUES, SPLIT_QUEUE, SPLIT_TASK, make_app, transport_options
+from farm.queue import (
+    INFER_QUEUE,
+    INFER_TASK,
+    QUEUES,
+    SPLIT_QUEUE,
+    SPLIT_TASK,
+    TRAIN_QUEUE,
+    TRAIN_TASK,
+    make_app,
+    transport_options,
+)
 from farm.settings import settings
 
 log = logging.getLogger(__name__)
@@ -38,7 +48,7 @@ INFER_THREADS = 3
 HARD_LIMIT_EXTRA_SECONDS = 30
 """After the soft time limit a child has this long to end by itself before it is killed."""
 
-_WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow}
+_WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow, TRAIN_TASK: TrainingJob}
 
 
 class WorkerDied(Retryable):
@@ -66,6 +76,7 @@ def worker_app(queue: str = "") -> Celery:
     signals.worker_init.connect(_open_threads_worker, weak=False)
     signals.worker_process_init.connect(_open_child, weak=False)
     signals.worker_process_shutdown.connect(_close, weak=False)
+    signals.worker_shutting_down.connect(_stop_training, weak=False)
     signals.worker_shutdown.connect(_close, weak=False)
     signals.task_failure.connect(_child_died, weak=False)
     return app
@@ -89,14 +100,14 @@ def run_worker(
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = worker_app(queue)
     pool = "prefork" if queue == SPLIT_QUEUE else "threads"
-    name = card or settings().card or ("split" if queue == SPLIT_QUEUE else "cpu-0")
+    name = card or settings().card or _node_name(queue)
     node = f"{name}@{socket.gethostname()}"
     if sole:
         _free_leases_of(node)
     worker = app.Worker(
         hostname=node,
         pool=pool,
-        concurrency=concurrency or (1 if queue == SPLIT_QUEUE else INFER_THREADS),
+        concurrency=_slots(queue, concurrency),
         queues=[queue, f"{queue}.{socket.gethostname()}.{card}"] if card else [queue],
         loglevel=loglevel,
         task_events=events,
@@ -107,6 +118,19 @@ def run_worker(
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _node_name(queue: str) -> str:
+    """What a worker is called that was given no card."""
+    device = settings().training_device.replace(":", "-")
+    return {SPLIT_QUEUE: "split", TRAIN_QUEUE: f"train-{device or 'nowhere'}"}.get(queue, "cpu-0")
+
+
+def _slots(queue: str, wanted: int) -> int:
+    """Tasks at once: a device trains one network, whatever is wanted."""
+    if queue == TRAIN_QUEUE:
+        return 1
+    return wanted or (INFER_THREADS if queue == INFER_QUEUE else 1)
 
 
 def _free_leases_of(node: str) -> None:
@@ -131,11 +155,15 @@ def _name_queue(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 def _open_threads_worker(sender: Any, **_: Any) -> None:
     """Open the engine before the first message, so that a missing card is an error now. Raises SystemExit where it cannot be had."""
     from workers.resources import process
+    from workers.trainer_process import check_trainer
 
     if "thread" not in str(getattr(sender, "pool_cls", "")):
         return
     while True:
         try:
+            if TRAIN_QUEUE in sender.app.amqp.queues.consume_from:
+                check_trainer(settings().training_device)
+                return
             here = process()
             chosen = here.farm.settings
             here.engines.open(chosen.engine, find_model(here.farm, chosen.model))
@@ -153,6 +181,13 @@ def _open_child(**_: Any) -> None:
     """In a fresh child of a prefork pool: bound its memory; its resources are opened by its first task."""
     limit = settings().split_memory_limit_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _stop_training(**_: Any) -> None:
+    """A training may last days; what a worker that is told to end holds goes on elsewhere."""
+    from workers.training import stopping
+
+    stopping.set()
 
 
 def _close(**_: Any) -> None:
@@ -183,16 +218,19 @@ def _child_died(sender: Any, task_id: str, exception: BaseException, args: Any, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m workers.app QUEUE [--card NAME] [--concurrency N] [--events]`."""
+    """`python -m workers.app QUEUE [--card NAME] [--device DEVICE] [--concurrency N] [--events]`."""
     parser = argparse.ArgumentParser(prog="workers.app", description="Work on one queue of the farm that FARM_* names.")
-    parser.add_argument("queue", choices=(SPLIT_QUEUE, INFER_QUEUE))
+    parser.add_argument("queue", choices=QUEUES)
     parser.add_argument("--card", default="")
+    parser.add_argument("--device", default="", help="of a train worker: cuda:0, cpu")
     parser.add_argument("--concurrency", type=int, default=0)
     parser.add_argument("--events", action="store_true", help="send events for Flower")
     parser.add_argument("--loglevel", default="INFO")
     chosen = parser.parse_args(argv)
     if chosen.card:
         os.environ["FARM_CARD"] = chosen.card  # noqa: TID251  written, for the settings that this process reads next
+    if chosen.device:
+        os.environ["FARM_TRAINING_DEVICE"] = chosen.device  # noqa: TID251  likewise
     try:
         return run_worker(chosen.queue, chosen.card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
     except BadInput as error:

@@ -11,12 +11,13 @@ from celery import Task, shared_task
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from farm.db.models import CropBatchRow, ScanVideo
-from farm.queue import INFER_TASK, SPLIT_TASK
+from farm.db.models import CropBatchRow, ScanVideo, TrainingJob
+from farm.queue import INFER_TASK, SPLIT_TASK, TRAIN_TASK
 from workers.attempt import attempt
 from workers.resources import process
 from workers.scorer import score_batch
 from workers.splitter import split_video
+from workers.training import train_network
 
 
 @shared_task(bind=True, name=SPLIT_TASK)
@@ -24,11 +25,7 @@ def split(self: Task[Any, Any], scan_video_id: int) -> str:
     """Split one video of one scan into crop batches."""
     here, worker = process(), _worker(self)
 
-    def tell(said: str) -> None:
-        with suppress(OperationalError, RedisError, OSError):  # nobody needs to hear it
-            self.send_event("task-progress", result=said, retry=False)
-
-    return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, tell=tell))
+    return attempt(here.farm, ScanVideo, scan_video_id, worker, partial(split_video, here, tell=partial(_tell, self)))
 
 
 @shared_task(bind=True, name=INFER_TASK)
@@ -36,6 +33,19 @@ def infer(self: Task[Any, Any], crop_batch_id: int) -> str:
     """Score one crop batch."""
     here, worker = process(), _worker(self)
     return attempt(here.farm, CropBatchRow, crop_batch_id, worker, partial(score_batch, here))
+
+
+@shared_task(bind=True, name=TRAIN_TASK)
+def train(self: Task[Any, Any], training_job_id: int) -> str:
+    """Train one network."""
+    farm, worker = process().farm, _worker(self)
+    return attempt(farm, TrainingJob, training_job_id, worker, partial(train_network, farm, tell=partial(_tell, self)))
+
+
+def _tell(task: Task[Any, Any], said: str) -> None:
+    """Live progress for Flower."""
+    with suppress(OperationalError, RedisError, OSError):  # nobody needs to hear it
+        task.send_event("task-progress", result=said, retry=False)
 
 
 def _worker(task: Task[Any, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from farm.cli import looking, operating, scanning
+from farm.cli import looking, operating, scanning, training
 from farm.cli.exits import EXIT_CODES, Exit
 from farm.errors import FarmError, NothingToScan
 
@@ -30,6 +30,7 @@ for panel, commands in (
     for command in commands:
         app.command(rich_help_panel=panel, epilog=EXIT_CODES)(command)
 app.add_typer(looking.masks, name="masks", rich_help_panel=LOOKING)
+app.add_typer(training.train, name="train", rich_help_panel=OPERATING)
 app.add_typer(operating.db, name="db", rich_help_panel=OPERATING)
 
 

@@ -19,13 +19,20 @@ class Queue(StrEnum):
 
     INFER = "infer"
     SPLIT = "split"
+    TRAIN = "train"
 
 
 def worker(
     queue: Annotated[
-        Queue, typer.Option("--queue", help="split: decode and find faces (CPU). infer: run the network.")
+        Queue,
+        typer.Option(
+            "--queue", help="split: decode and find faces (CPU). infer: run the network. train: train networks."
+        ),
     ],
     card: Annotated[str, typer.Option("--card", help="The one card this worker is pinned to, as PCI address.")] = "",
+    device: Annotated[
+        str, typer.Option("--device", help="Where a train worker trains: cuda:0, or cpu. It has to be named.")
+    ] = "",
     concurrency: Annotated[
         int, typer.Option("--concurrency", help="Tasks at once. 0: what suits the queue.", min=0)
     ] = 0,
@@ -34,6 +41,7 @@ def worker(
     """Run one worker of the farm that FARM_* names, until SIGTERM; it finishes what it holds."""
     command = [sys.executable, "-m", "workers.app", queue.value]
     command += ["--card", card] if card else []
+    command += ["--device", device] if device else []
     command += ["--concurrency", str(concurrency)] if concurrency else []
     command += ["--events"] if events else []
     sys.stdout.flush()

@@ -264,3 +264,45 @@ class Track(Base):
     last_pts_seconds: Mapped[float] = mapped_column(Double)
     #: calibrated track score, written with the verdict
     p_fake: Mapped[float | None] = mapped_column(Double)
+
+
+class TrainingJob(Leased, Base):
+    """One network to train: a row of work that belongs to no scan. Its pixels and checkpoints are objects, its figures rows."""
+
+    __tablename__ = "training_jobs"
+    __table_args__ = (Index("ix_training_jobs_work", "state", "rung_at"),)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    #: the trainer's TOML as submitted; the farm does not read its keys
+    config: Mapped[str] = mapped_column(Text)
+    #: digest of the uploaded copy per data set that the config names as dataset:NAME
+    datasets: Mapped[dict[str, str]] = mapped_column(JSON)
+    #: epochs done and wanted; wanted is known once the trainer says it
+    epoch: Mapped[int] = mapped_column(Integer, default=0)
+    epochs_total: Mapped[int | None] = mapped_column(Integer)
+    #: pictures trained on so far
+    images: Mapped[int] = mapped_column(BigInteger, default=0)
+    #: figures of the last epoch
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    #: objects from which another worker goes on, and the best so far
+    checkpoint_key: Mapped[str | None] = mapped_column(Text)
+    best_key: Mapped[str | None] = mapped_column(Text)
+    #: the finished network, registered but not promoted
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
+    #: where it was trained last, as asked of the worker (cuda:0)
+    device: Mapped[str | None] = mapped_column(String(60))
+    created_at: Mapped[float] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+
+
+class TrainingEpoch(Base):
+    """Figures of one epoch; an epoch that was trained again after a crash replaces its row."""
+
+    __tablename__ = "training_epochs"
+    __table_args__ = (UniqueConstraint("training_job_id", "epoch"),)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    training_job_id: Mapped[int] = mapped_column(ForeignKey("training_jobs.id"))
+    #: 1-based
+    epoch: Mapped[int] = mapped_column(Integer)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    recorded_at: Mapped[float] = mapped_column(Double)

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Double, and_, bindparam, or_, select, update
 
-from farm.db.models import CropBatchRow, ScanVideo, WorkState
+from farm.db.models import CropBatchRow, ScanVideo, TrainingJob, WorkState
 from farm.db.session import db_now
 from farm.errors import Retryable
 from farm.farm import Farm
 from farm.jobs.tables import table_of
 
-Work = type[ScanVideo] | type[CropBatchRow]
-"""The two tables whose rows are work: a video to split, a crop batch to score."""
+Work = type[ScanVideo] | type[CropBatchRow] | type[TrainingJob]
+"""The tables whose rows are work: a video to split, a crop batch to score, a network to train."""
 
 ENDED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 """What every row that is leased no more has in common."""
@@ -80,7 +80,7 @@ def release_worker(farm: Farm, worker: str, *, refund: bool) -> int:
     row itself may be the poison.
     """
     freed = 0
-    for work in (ScanVideo, CropBatchRow):
+    for work in (ScanVideo, CropBatchRow, TrainingJob):
         table = table_of(work)
         theirs = and_(table.c.state == WorkState.LEASED, table.c.lease_owner.startswith(worker, autoescape=True))
         given = update(table).where(theirs).values(**_ready(work, refund=refund)).returning(table.c.id)

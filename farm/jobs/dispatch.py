@@ -13,16 +13,39 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Double, Table, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Table,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
-from farm.db.models import CropBatchRow, ScanState, ScanVideo, WorkState
+from farm.db.models import CropBatchRow, ScanState, ScanVideo, TrainingJob, WorkState
 from farm.db.session import db_now
 from farm.errors import DatabaseAway, QueueAway
 from farm.farm import Farm
 from farm.jobs.claim import Work
 from farm.jobs.fail import bury_abandoned
-from farm.jobs.tables import SCAN_PATHS, SCANS, table_of
-from farm.queue import INFER_QUEUE, INFER_TASK, SPLIT_QUEUE, SPLIT_TASK, Doorbell, Ring, priority_step
+from farm.jobs.tables import SCAN_PATHS, SCANS, TRAINING_JOBS, table_of
+from farm.queue import (
+    INFER_QUEUE,
+    INFER_TASK,
+    SPLIT_QUEUE,
+    SPLIT_TASK,
+    TRAIN_QUEUE,
+    TRAIN_TASK,
+    Doorbell,
+    Ring,
+    priority_step,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +63,8 @@ SWEEP_SECONDS = 15.0
 
 NAME_CHARACTERS = 60
 
+TRAINING_PRIORITY = 6
+
 
 @dataclass(frozen=True, slots=True)
 class _Bell:
@@ -50,7 +75,11 @@ class _Bell:
     task: str
 
 
-_BELLS = (_Bell(ScanVideo, SPLIT_QUEUE, SPLIT_TASK), _Bell(CropBatchRow, INFER_QUEUE, INFER_TASK))
+_BELLS = (
+    _Bell(ScanVideo, SPLIT_QUEUE, SPLIT_TASK),
+    _Bell(CropBatchRow, INFER_QUEUE, INFER_TASK),
+    _Bell(TrainingJob, TRAIN_QUEUE, TRAIN_TASK),
+)
 
 
 class Dispatcher:
@@ -141,6 +170,9 @@ class Dispatcher:
         if time.monotonic() - self._looked_for_lost[bell.queue] > LOST_SECONDS:
             self._looked_for_lost[bell.queue] = time.monotonic()
             chosen = self._lost(connection, bell, room, nothing_held=nothing_held)
+        if bell.work is TrainingJob:
+            jobs = connection.execute(_fresh_jobs(), {"room": max(0, room - len(chosen))}).scalars()
+            return chosen | dict.fromkeys(jobs, TRAINING_PRIORITY)
         scans = connection.execute(_scans_with_fresh_rows(bell.work)).all()
         for step in sorted({priority_step(scan.priority) for scan in scans}):
             ids = [scan.id for scan in scans if priority_step(scan.priority) == step]
@@ -215,6 +247,13 @@ def _fresh_rows(work: Work) -> Any:
 
 
 @cache
+def _fresh_jobs() -> Any:
+    """Training jobs in the order of their submission; they belong to no scan."""
+    jobs = TRAINING_JOBS
+    return select(jobs.c.id).where(_fresh(jobs)).order_by(jobs.c.id).limit(bindparam("room"))
+
+
+@cache
 def _lost_rows(work: Work) -> Any:
     table, now = table_of(work), db_now()
     unclaimed = and_(
@@ -229,6 +268,9 @@ def _lost_rows(work: Work) -> Any:
         table.c.rung_at < now - bindparam("left_for", type_=Double),
         table.c.attempts < bindparam("most_attempts"),
     )
+    if work is TrainingJob:
+        of_jobs = select(table.c.id, literal(TRAINING_PRIORITY).label("priority"))
+        return of_jobs.where(or_(unclaimed, left)).limit(bindparam("room"))
     lost = select(table.c.id, SCANS.c.priority).join(SCANS, SCANS.c.id == table.c.scan_id)
     return lost.where(_RUNNING, or_(unclaimed, left)).limit(bindparam("room"))
 
@@ -246,7 +288,12 @@ def _set_rung_at(connection: Connection, work: Work, row_ids: list[int], when: A
 
 
 def _shown(connection: Connection, work: Work, row_ids: list[int]) -> dict[int, str]:
-    """What Flower shows for these rows: the video's name, and which batch of it."""
+    """What Flower shows for these rows: the video's name, and which batch of it; the training job's name."""
+    if work is TrainingJob:
+        jobs = select(TRAINING_JOBS.c.id, TRAINING_JOBS.c.name).where(TRAINING_JOBS.c.id.in_(row_ids))
+        return {
+            int(row.id): f"{row.name[:NAME_CHARACTERS]!r}, training job {row.id}" for row in connection.execute(jobs)
+        }
     return {int(row.id): _words(*row[1:]) for row in connection.execute(_names(work), {"rows": row_ids})}
 
 

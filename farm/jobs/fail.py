@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import select, update
 
-from farm.db.models import CropBatchRow, ScanVideo, WorkState
+from farm.db.models import CropBatchRow, ScanVideo, TrainingJob, WorkState
 from farm.db.session import db_now
 from farm.errors import BadVideo, EngineMissing, FarmError, Fatal
 from farm.farm import Farm
 from farm.jobs.claim import ENDED, Lease, LeaseLost, held
 from farm.jobs.record import fail_batch, fail_split
 from farm.jobs.tables import table_of
+from farm.jobs.training.record import attempts_since_checkpoint, fail_training
 
 ERROR_CHARACTERS = 2000
 """An error's text is cut to this; a row is no log."""
@@ -27,6 +30,8 @@ def fail(farm: Farm, lease: Lease, error: BaseException) -> WorkState:
         fail_split(farm, lease, said, state=WorkState.DONE)
         return WorkState.DONE
     hopeless = isinstance(error, Fatal) and not isinstance(error, EngineMissing)
+    if lease.work is TrainingJob:
+        lease = replace(lease, attempt=attempts_since_checkpoint(farm, lease))
     if hopeless or lease.attempt >= farm.settings.max_attempts:
         return bury(farm, lease, said)
     _again(farm, lease, said)
@@ -36,7 +41,8 @@ def fail(farm: Farm, lease: Lease, error: BaseException) -> WorkState:
 def bury(farm: Farm, lease: Lease, said: str) -> WorkState:
     """Fail the leased row for good."""
     attempts = "" if lease.attempt <= 1 else f" (given up after {lease.attempt} attempts)"
-    (fail_split if lease.work is ScanVideo else fail_batch)(farm, lease, f"{said}{attempts}")
+    end = {ScanVideo: fail_split, CropBatchRow: fail_batch, TrainingJob: fail_training}[lease.work]
+    end(farm, lease, f"{said}{attempts}")
     return WorkState.FAILED
 
 
@@ -46,6 +52,7 @@ def bury_abandoned(farm: Farm) -> int:
     for work, said in (
         (ScanVideo, "the worker that read this video died"),
         (CropBatchRow, "the worker that scored this batch died"),
+        (TrainingJob, "the worker that trained this network died"),
     ):
         table = table_of(work)
         abandoned = select(table.c.id, table.c.lease_owner, table.c.attempts, table.c.error).where(

@@ -10,7 +10,19 @@ from typing import cast
 
 from sqlalchemy import Table
 
-from farm.db.models import Base, CropBatchRow, FaceScore, Model, Scan, ScanPath, ScanVideo, Track, Video
+from farm.db.models import (
+    Base,
+    CropBatchRow,
+    FaceScore,
+    Model,
+    Scan,
+    ScanPath,
+    ScanVideo,
+    Track,
+    TrainingEpoch,
+    TrainingJob,
+    Video,
+)
 
 
 def table_of(entity: type[Base]) -> Table:
@@ -25,3 +37,4 @@ CROP_BATCHES, FACE_SCORES, TRACKS, MODELS = (
     table_of(Track),
     table_of(Model),
 )
+TRAINING_JOBS, TRAINING_EPOCHS = table_of(TrainingJob), table_of(TrainingEpoch)

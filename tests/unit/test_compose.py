@@ -138,3 +138,11 @@ def test_only_flower_is_published_and_only_to_this_machine(services: dict[str, d
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert set(published) == {"flower"}
     assert all(str(port).startswith("127.0.0.1:") for port in published["flower"])
+
+
+def test_a_train_worker_is_asked_for_by_name_and_reserves_its_gpu(services: dict[str, dict[str, Any]]) -> None:
+    train = services["train"]
+    assert train["profiles"] == ["train"]
+    assert without_variables(train["command"]) == ["worker", "--queue", "train", "--device", "cuda:0"]
+    [device] = train["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]

@@ -1,0 +1,121 @@
+"""Commands that train networks on the farm's train workers: submit, list, show, cancel."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farm.cli.exits import EXIT_CODES
+from farm.cli.options import AsJson, Home, opened_farm
+
+if TYPE_CHECKING:
+    from farm.jobs.training.look import TrainingStatus
+
+train = typer.Typer(
+    help="Train networks on GPU workers (`farm worker --queue train --device cuda:0`).", no_args_is_help=True
+)
+
+JobId = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job, as `farm train list` shows it.", min=1)]
+
+
+@train.command(epilog=EXIT_CODES)
+def submit(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="TOML as `trainer train` takes it.", exists=True, dir_okay=False)
+    ],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            metavar="DIR | NAME=DIR",
+            help="Prepared data set to upload. The config names it as dataset:NAME, such as "
+            '"dataset:NAME/manifest.parquet"; NAME is the folder\'s if left out. Other paths must be ones that workers see.',
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What to call the job. Default: the config's file name.")] = "",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a network to be trained. Data is uploaded once per content; a repeated upload sends only what is missing."""
+    from farm.errors import BadInput
+    from farm.jobs.training.datasets import upload_dataset
+    from farm.jobs.training.submit import check_config, dataset_folders, submit_training
+
+    try:
+        text = config.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"the training config {config} is not UTF-8 text") from error
+    folders = dataset_folders(dataset or [])
+    check_config(text, folders)
+    with opened_farm(home) as farm:
+        digests = {each: upload_dataset(farm.store, folder) for each, folder in folders.items()}
+        job_id = submit_training(farm, name or config.stem, text, digests)
+    print(
+        json.dumps({"job": job_id, "datasets": digests})
+        if as_json
+        else f"training job {job_id} waits for a train worker"
+    )
+
+
+@train.command("list", epilog=EXIT_CODES)
+def list_jobs(home: Home = None, as_json: AsJson = False) -> None:
+    """The latest 50 training jobs, newest first."""
+    from farm.cli.printing import console
+    from farm.cli.tables import rows_table
+    from farm.jobs.training.look import training_jobs
+
+    with opened_farm(home) as farm:
+        jobs = training_jobs(farm)
+    if as_json:
+        print(json.dumps([asdict(job) for job in jobs], ensure_ascii=False))
+        return
+    console().print(rows_table([_line(job) for job in jobs]) if jobs else "no training job yet")
+
+
+@train.command(epilog=EXIT_CODES)
+def show(job_id: JobId, home: Home = None, as_json: AsJson = False) -> None:
+    """One training job and the figures of its epochs."""
+    from farm.cli.printing import console
+    from farm.cli.tables import rows_table
+    from farm.jobs.training.look import training_job
+
+    with opened_farm(home) as farm:
+        job, epochs = training_job(farm, job_id)
+    if as_json:
+        print(json.dumps({**asdict(job), "history": [asdict(each) for each in epochs]}, ensure_ascii=False))
+        return
+    console().print(rows_table([_line(job)]))
+    if job.error:
+        print(job.error)
+    if epochs:
+        figures = list(dict.fromkeys(key for each in epochs for key in each.metrics))
+        rows: list[dict[str, Any]] = [
+            {"epoch": each.epoch} | {key: _figure(each.metrics.get(key)) for key in figures} for each in epochs
+        ]
+        console().print(rows_table(rows))
+
+
+@train.command(epilog=EXIT_CODES)
+def cancel(job_id: JobId, home: Home = None) -> None:
+    """Cancel a training job. Its trainer stops within seconds; the last stored checkpoint stays."""
+    from farm.jobs.training.submit import cancel_training
+
+    with opened_farm(home) as farm:
+        cancelled = cancel_training(farm, job_id)
+    print(f"training job {job_id} " + ("is cancelled" if cancelled else "had ended already"), file=sys.stderr)
+
+
+def _line(job: TrainingStatus) -> dict[str, Any]:
+    epochs = f"{job.epoch} of {job.epochs_total}" if job.epochs_total else str(job.epoch)
+    loss = _figure(job.metrics.get("loss"))
+    shown = {"job": job.job, "name": job.name, "state": job.state, "epoch": epochs, "images": job.images, "loss": loss}
+    return shown | {"device": job.device or "", "model": job.model or "", "error": (job.error or "").partition("\n")[0]}
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,182 @@
+"""Training jobs on real workers, a real Redis, both databases: resumed after kill -9, cancelled, given back, failed with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from model_cards import model_card
+from trainer_stand_in import write_stand_in
+
+from farm.jobs.dispatch import Dispatcher
+from farm.jobs.models import list_models
+from farm.jobs.training.datasets import upload_dataset
+from farm.jobs.training.look import training_job
+from farm.jobs.training.submit import cancel_training, submit_training
+from farm.queue import Doorbell, make_app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """What counts as a prepared set for the stand-in."""
+    folder = tmp_path / "faces"
+    (folder / "crops").mkdir(parents=True)
+    (folder / "manifest.parquet").write_bytes(b"rows")
+    (folder / "crops" / "a.npy").write_bytes(b"pixels")
+    return folder
+
+
+@pytest.fixture
+def site(impatient, redis_server, tmp_path):
+    """A farm with a dispatcher and train workers that can be started and killed."""
+    farm = impatient(
+        redis_url=redis_server.url, lease_seconds=2.0, training_folder=str(tmp_path / "training"), training_device="cpu"
+    )
+    stand_in = write_stand_in(tmp_path / "stand-in", model_card(name="trained", weights="net.onnx").to_json())
+    doorbell = Doorbell(make_app(redis_server.url))
+    dispatcher = Dispatcher(farm, doorbell)
+    thread = threading.Thread(target=dispatcher.run)
+    thread.start()
+    made = Site(farm, stand_in, tmp_path / "worker.log")
+    yield made
+    for worker in made.workers:
+        worker.kill()
+        worker.wait()
+    dispatcher.stop()
+    thread.join()
+    doorbell.close()
+
+
+class Site:
+    def __init__(self, farm, stand_in, log):
+        self.farm, self.stand_in, self.log, self.workers = farm, stand_in, log, []
+
+    def start(self):
+        plain = self.farm.settings.model_dump(exclude_none=True)
+        environment = {f"FARM_{name.upper()}": str(value) for name, value in plain.items()}
+        environment |= {"PYTHONPATH": str(self.stand_in), "FARM_FLOWER_PASSWORD": ""}
+        command = [sys.executable, "-W", "ignore", "-m", "workers.app", "train", "--device", "cpu"]
+        with self.log.open("ab") as out:
+            worker = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out)
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, prepared, **config):
+        values = {"epochs": 3, "seconds": 0.05, **config}
+        text = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+        text += '\n[[data]]\nmanifest = "dataset:faces/manifest.parquet"\n'
+        digest = upload_dataset(self.farm.store, prepared)
+        return submit_training(self.farm, "a job", text, {"faces": digest})
+
+    def job(self, job_id):
+        return training_job(self.farm, job_id)[0]
+
+    def epochs(self, job_id):
+        return training_job(self.farm, job_id)[1]
+
+    def until(self, condition, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.02)
+
+
+def test_a_job_is_trained_exported_evaluated_and_registered(site, prepared):
+    site.start()
+    job_id = site.submit(prepared)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    job = site.job(job_id)
+    assert (job.state, job.epoch, job.epochs_total, job.images) == ("done", 3, 3, 30)
+    assert job.error is None and job.device == "cpu" and job.metrics["loss"] == pytest.approx(1 / 3)
+    assert [each.epoch for each in site.epochs(job_id)] == [1, 2, 3]
+    assert job.model == "trained@1" and "trained" in [model.card.name for model in list_models(site.farm)]
+    keys = list(site.farm.store.list(f"training/{job_id}/"))
+    assert [key.partition("-")[0] for key in keys] == [
+        f"training/{job_id}/{n}" for n in ("best", "evaluation.json", "last")
+    ]
+    assert json.loads(site.farm.store.get(f"training/{job_id}/evaluation.json")) == {"auc": 0.5}
+
+
+def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, prepared):
+    first = site.start()
+    job_id = site.submit(prepared, epochs=6, seconds=0.5)
+    site.until(lambda: site.job(job_id).checkpoint_key is not None and site.job(job_id).epoch >= 2)
+    [child] = children(first.pid)
+    first.kill()
+    first.wait()
+    site.until(lambda: not alive(child), seconds=5)
+    reached = site.job(job_id).epoch
+    site.start()
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    assert (site.job(job_id).state, site.job(job_id).epoch) == ("done", 6)
+    epochs = site.epochs(job_id)
+    assert [each.epoch for each in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].metrics["begun_at"] in (reached - 1, reached), "it went on where the stored checkpoint was"
+
+
+def test_a_killed_trainer_costs_its_epoch_and_no_more(site, prepared):
+    worker = site.start()
+    job_id = site.submit(prepared, epochs=4, seconds=0.4)
+    site.until(lambda: site.job(job_id).checkpoint_key is not None)
+    [child] = children(worker.pid)
+    os.kill(child, signal.SIGKILL)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    assert site.job(job_id).state == "done"
+    assert [each.epoch for each in site.epochs(job_id)] == [1, 2, 3, 4]
+    assert site.epochs(job_id)[-1].metrics["begun_at"] >= 1
+
+
+def test_a_cancelled_job_stops_its_trainer_and_keeps_its_epochs(site, prepared):
+    worker = site.start()
+    job_id = site.submit(prepared, epochs=500, seconds=0.1)
+    site.until(lambda: site.job(job_id).epoch >= 1)
+    [child] = children(worker.pid)
+    assert cancel_training(site.farm, job_id)
+    site.until(lambda: not alive(child), seconds=10)
+
+    assert site.job(job_id).state == "cancelled" and not cancel_training(site.farm, job_id)
+    assert worker.poll() is None and len(site.epochs(job_id)) >= 1
+
+
+def test_a_worker_that_is_told_to_end_gives_its_job_back(site, prepared):
+    worker = site.start()
+    job_id = site.submit(prepared, epochs=500, seconds=0.1)
+    site.until(lambda: site.job(job_id).epoch >= 1)
+    worker.terminate()
+    assert worker.wait(30) == 0, site.log.read_text()[-3000:]
+
+    job = site.job(job_id)
+    assert (job.state, job.attempts) == ("ready", 0) and job.checkpoint_key is not None
+
+
+def test_a_bad_config_fails_at_once_with_the_trainers_words(site, prepared):
+    site.start()
+    job_id = site.submit(prepared, epoochs=3)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    job = site.job(job_id)
+    assert (job.state, job.error) == ("failed", "the config has an unknown key 'epoochs'")
+    assert job.attempts == 1
+
+
+def children(pid):
+    return [int(w) for task in Path(f"/proc/{pid}/task").iterdir() for w in (task / "children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

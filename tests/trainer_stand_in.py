@@ -1,0 +1,71 @@
+"""A stand-in for `trainer` that speaks its protocol in milliseconds: for tests of what the farm does around it, never of training.
+
+`write_stand_in(folder, card)` makes a package that goes before the real one on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SOURCE = r"""
+import hashlib, json, pathlib, signal, sys, time, tomllib
+
+def tell(**event):
+    print(json.dumps(event), flush=True)
+
+def train(config, run):
+    wanted = tomllib.loads(pathlib.Path(config).read_text())
+    unknown = set(wanted) - {"epochs", "seconds", "data"}
+    if unknown:
+        print(f"trainer: the config has an unknown key {min(unknown)!r}", file=sys.stderr)
+        raise SystemExit(1)
+    for data in wanted["data"]:
+        assert pathlib.Path(data["manifest"]).read_bytes() == b"rows", data
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    last, epochs = pathlib.Path(run, "last.pt"), wanted["epochs"]
+    first = int(last.read_text().split()[0]) if last.exists() else 0
+    print(f"begins at {first}", flush=True)
+    for epoch in range(first + 1, epochs + 1):
+        until = time.monotonic() + wanted["seconds"]
+        while time.monotonic() < until and not stop:
+            time.sleep(0.01)
+        if stop:
+            return tell(event="stopped", epoch=epoch - 1, epochs=epochs, images=10 * (epoch - 1))
+        tell(event="epoch", epoch=epoch, epochs=epochs, images=10 * epoch, loss=1.0 / epoch, begun_at=first)
+        for name in ("last.pt", "best.pt"):
+            part = pathlib.Path(run, name + ".part")
+            part.write_text(f"{epoch} {name}")
+            part.replace(pathlib.Path(run, name))
+            tell(event="checkpoint", epoch=epoch, epochs=epochs, file=str(pathlib.Path(run, name)))
+    tell(event="done", epoch=epochs, epochs=epochs, images=10 * epochs)
+
+def export(run, out):
+    out = pathlib.Path(out)
+    out.mkdir()
+    weights = pathlib.Path(run, "best.pt").read_bytes()
+    (out / "net.onnx").write_bytes(weights)
+    card = json.loads(pathlib.Path(__file__).with_name("card.json").read_text())
+    card["sha256"] = hashlib.sha256(weights).hexdigest()
+    (out / "net.json").write_text(json.dumps(card))
+
+def main():
+    verb, *rest = sys.argv[1:]
+    if verb == "train":
+        train(rest[0], rest[rest.index("--run") + 1])
+    elif verb == "export":
+        export(rest[0], rest[rest.index("--out") + 1])
+    else:
+        assert verb == "evaluate" and pathlib.Path(rest[rest.index("--model") + 1]).exists()
+        print(json.dumps({"auc": 0.5}))
+"""
+
+
+def write_stand_in(folder: Path, card: str) -> Path:
+    """Write the package below this folder; the folder, for PYTHONPATH. `card` is what export gives, but for its weights."""
+    package = folder / "trainer" / "cli"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").write_text(SOURCE)
+    (package / "card.json").write_text(card)
+    return folder
