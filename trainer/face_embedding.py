@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from farm.errors import BadInput, BadModel
 from trainer.manifest import CropSet
+from trainer.splits import by_video
 
 SAME_FACE_ABOVE = 0.5
 """Cosine above which two videos show one person. Depends on the network: look at the report before trusting it."""
@@ -69,13 +70,12 @@ def video_embeddings(sets: Sequence[CropSet], network: FaceEmbedding) -> tuple[l
     means = []
     for crops in sets:
         usable = np.flatnonzero(np.isfinite(crops.points).all(axis=(1, 2)))
-        for video in np.unique(crops.videos[usable]):
-            rows = usable[crops.videos[usable] == video]
+        for video, rows in by_video(crops, usable):
             some = rows[np.unique(np.linspace(0, len(rows) - 1, FACES_PER_VIDEO).round().astype(int))]
             faces = [face for r in some if (face := aligned(crops.crop(int(r)), crops.points[r])) is not None]
             if faces:
                 mean = network.embed(np.stack(faces)).mean(axis=0)
-                names.append(str(video))
+                names.append(video)
                 means.append(mean / max(float(np.linalg.norm(mean)), 1e-6))
     if not names:
         raise BadInput("no crop of these sets has the detector's five points, so no face can be embedded")

@@ -17,6 +17,7 @@ from farm.errors import BadInput
 from trainer import augment
 from trainer.manifest import MANIFEST, CropSet, write_manifest, write_shard
 from trainer.material import PAIR, UNPAIRED, Source
+from trainer.splits import by_video
 from trainer.twins import Pair, make_pair
 
 BETWEEN_SAYINGS = 100
@@ -81,11 +82,10 @@ def _twins(
 ) -> Iterator[_Twins]:
     """The twins of one video, kind and number at a time: no more pixels are held than one video's."""
     for number, (kind, rows) in enumerate(starts.items()):
-        videos = source.crops.videos[rows]
-        for video in np.unique(videos):
+        for video, frames in by_video(source.crops, rows):
             for n in range(per_crop):
                 twins = _Twins(f"{video}@{kind}-{n}")
-                for row in rows[videos == video].tolist():
+                for row in frames.tolist():
                     rng = np.random.default_rng((seed, row, number, n))
                     recipe = recipe_of(rng)
                     _add(twins, source, row, make_pair(source, row, kind, rng, recipe), recipe)

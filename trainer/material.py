@@ -55,7 +55,7 @@ class Pool:
         return int(self.rows[rng.integers(self.videos[video], self.videos[video + 1])])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """One prepared set as material. Raises BadInput when made, if it cannot give what is asked of it."""
 
@@ -201,12 +201,12 @@ _LACKS: dict[str, Callable[[Source], str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """All sources of a training (or of its validation). Travels to loader processes by pickle."""
 
     sources: tuple[Source, ...]
-    _weights: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    _weights: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sources:

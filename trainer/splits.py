@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -254,6 +254,16 @@ class _Union:
 
     def join(self, one: tuple[str, str], other: tuple[str, str]) -> None:
         self.parents[self.root(one)] = self.root(other)
+
+
+def by_video(crops: CropSet, rows: NDArray[np.intp]) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Every video of some rows with its own of them, in ascending order of both."""
+    ordered = np.sort(rows)
+    ordered = ordered[np.argsort(crops.videos[ordered], kind="stable")]
+    names, starts = np.unique(crops.videos[ordered], return_index=True)
+    ends = [*starts[1:].tolist(), len(ordered)]
+    for name, start, end in zip(names.tolist(), starts.tolist(), ends[: len(names)], strict=True):
+        yield name, ordered[start:end]
 
 
 def as_side(name: str) -> Side:

@@ -20,6 +20,7 @@ Folders = Annotated[
     list[Path], typer.Argument(help="prepared sets that are used together; they get one split", exists=True)
 ]
 Folder = Annotated[Path, typer.Argument(help="a prepared set", exists=True, file_okay=False)]
+LEAKS_SHOWN = 20
 
 
 @app.command()
@@ -81,9 +82,11 @@ def _words(report: dict[str, Any]) -> str:
     ]
     largest = report["largest_component"]
     lines.append(f"largest component: {largest['name']}, {largest['share_of_videos']:.1%} of the videos")
-    for leak in report["leaks"]:
+    for leak in report["leaks"][:LEAKS_SHOWN]:
         sides = ", ".join(f"{len(videos)} in {side}" for side, videos in sorted(leak["videos"].items()))
         lines.append(f"LEAK {leak['kind']} {leak['name']}: {sides}")
+    more = len(report["leaks"]) - LEAKS_SHOWN
+    lines += [f"and {more} more; --json names them all"] if more > 0 else []
     lines.append(f"{len(report['leaks'])} leaks" if report["leaks"] else "no leak")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from unit.trainer.conftest import crop_row
 
 from farm.errors import BadInput
 from trainer.manifest import CropSet, write_manifest
-from trainer.splits import Policy, Split, count, largest_component, leaks, make_split
+from trainer.splits import Policy, Split, by_video, count, largest_component, leaks, make_split
 
 
 def a_set(folder: Path, *rows: dict[str, Any]) -> CropSet:
@@ -157,3 +157,9 @@ def test_shares_that_leave_no_training_are_refused(shares: tuple[float, float]) 
 def test_the_largest_component_is_named_with_its_share(tmp_path: Path) -> None:
     crops = a_set(tmp_path, crop_row("a"), fake_of("a", "b"), fake_of("a", "c"), crop_row("z"))
     assert largest_component(make_split([crops])) == ("a", 0.75)
+
+
+def test_rows_come_video_by_video_however_they_lie_in_the_set(tmp_path: Path) -> None:
+    crops = a_set(tmp_path, *(crop_row(video, frame_index=i) for i, video in enumerate("bacab")))
+    found = {video: rows.tolist() for video, rows in by_video(crops, np.array([4, 3, 1, 0]))}
+    assert found == {"a": [1, 3], "b": [0, 4]}
