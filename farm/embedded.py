@@ -34,6 +34,7 @@ from farm.jobs.claim import release_worker
 from farm.jobs.models import find_model
 from farm.jobs.progress import Progress, wait
 from farm.jobs.sources import shown
+from farm.jobs.training.look import TrainingStatus, wait_training
 from farm.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,11 @@ class EmbeddedFarm:
         self.submitted()
         return wait(self.farm, scan_id, on_progress, alive=self._check)
 
+    def wait_training(self, job_id: int, on_progress: Callable[[TrainingStatus], None]) -> TrainingStatus:
+        """Return when the training job has ended. Raises EngineMissing as `wait` does."""
+        self.submitted()
+        return wait_training(self.farm, job_id, on_progress, alive=self._check)
+
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name: redis, crew."""
         return {name: kept.process.pid for name, kept in self._processes.items() if kept.process.poll() is None}
@@ -175,6 +181,7 @@ class EmbeddedFarm:
     def _crew_command(self) -> list[str]:
         split, infer = self._crew_size
         events = ["--events"] if self._events else []
+        events += ["--train"] if self.settings.training_device else []
         return [sys.executable, "-m", "workers.crew", "--split", str(split), "--infer", str(infer), *events]
 
     def _redis_command(self) -> list[str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from farm.embedded import EXIT_CANNOT_START
 from farm.farm import Farm
 from farm.jobs.dispatch import Dispatcher
-from farm.queue import INFER_QUEUE, SPLIT_QUEUE, Doorbell, make_app
+from farm.queue import INFER_QUEUE, SPLIT_QUEUE, TRAIN_QUEUE, Doorbell, make_app
 from farm.settings import settings
 from workers.app import run_worker
 
@@ -170,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="workers.crew")
     parser.add_argument("--split", type=int, default=1)
     parser.add_argument("--infer", type=int, default=2)
+    parser.add_argument("--train", action="store_true", help="train networks too, on FARM_TRAINING_DEVICE")
     parser.add_argument("--events", action="store_true")
     chosen = parser.parse_args(argv)
     _import_everything()
@@ -178,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     hands = [_Hand(DISPATCH), _Hand(SPLIT_QUEUE, chosen.split), _Hand(INFER_QUEUE, chosen.infer)]
+    hands += [_Hand(TRAIN_QUEUE)] if chosen.train else []
     return run_crew(hands, events=chosen.events)
 
 

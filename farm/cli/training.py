@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from farm.cli.exits import EXIT_CODES
 from farm.cli.options import AsJson, Home, opened_farm
 
 if TYPE_CHECKING:
+    from farm.farm import Farm
     from farm.jobs.training.look import TrainingStatus
 
 train = typer.Typer(
@@ -38,6 +40,12 @@ def submit(
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="What to call the job. Default: the config's file name.")] = "",
+    wait_on: Annotated[
+        str,
+        typer.Option(
+            "--wait-on", metavar="DEVICE", help="Train now, on this device, with an embedded farm in --home, and wait."
+        ),
+    ] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,13 +60,48 @@ def submit(
         raise BadInput(f"the training config {config} is not UTF-8 text") from error
     folders = dataset_folders(dataset or [])
     check_config(text, folders)
-    with opened_farm(home) as farm:
+
+    def handed_in(farm: Farm) -> tuple[int, dict[str, str]]:
         digests = {each: upload_dataset(farm.store, folder) for each, folder in folders.items()}
-        job_id = submit_training(farm, name or config.stem, text, digests)
+        return submit_training(farm, name or config.stem, text, digests), digests
+
+    if wait_on:
+        _train_here(home, wait_on, lambda farm: handed_in(farm)[0], as_json=as_json)
+        return
+    with opened_farm(home) as farm:
+        job_id, digests = handed_in(farm)
     print(
         json.dumps({"job": job_id, "datasets": digests})
         if as_json
         else f"training job {job_id} waits for a train worker"
+    )
+
+
+def _train_here(home: Path | None, device: str, hand_in: Callable[[Farm], int], *, as_json: bool) -> None:
+    """Train on this machine. Raises BadInput where FARM_* names a farm, Fatal where the job did not end well."""
+    from farm.cli.options import home_of
+    from farm.embedded import EmbeddedFarm
+    from farm.errors import BadInput, Fatal
+
+    folder = home_of(home)
+    if folder is None:
+        raise BadInput(
+            "--wait-on trains in an embedded farm: name its folder with --home, or leave the job to a worker"
+        )
+    told: set[tuple[str, int]] = set()
+
+    def tell(job: TrainingStatus) -> None:
+        if (job.state, job.epoch) not in told:
+            told.add((job.state, job.epoch))
+            line = _line(job)
+            print(f"{job.state}: epoch {line['epoch']}, loss {line['loss'] or '?'}", file=sys.stderr, flush=True)
+
+    with EmbeddedFarm(folder, training_device=device) as embedded:
+        job = embedded.wait_training(hand_in(embedded.farm), tell)
+    if job.model is None:
+        raise Fatal(f"training job {job.job} is {job.state}: {job.error or 'it was cancelled'}")
+    print(
+        json.dumps(asdict(job), ensure_ascii=False) if as_json else f"training job {job.job}: {job.model} is registered"
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
+from farm.db.models import WorkState
 from farm.errors import BadInput
 from farm.farm import Farm
 from farm.jobs.tables import MODELS, TRAINING_EPOCHS, TRAINING_JOBS
+
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,19 @@ def training_job(farm: Farm, job_id: int) -> tuple[TrainingStatus, list[TrainedE
         if row is None:
             raise BadInput(f"there is no training job {job_id}")
         return _status(row), [TrainedEpoch(*each) for each in connection.execute(history.order_by(epochs.c.epoch))]
+
+
+def wait_training(
+    farm: Farm, job_id: int, on_progress: Callable[[TrainingStatus], None], alive: Callable[[], None]
+) -> TrainingStatus:
+    """Return when the job has ended; `alive` may raise. Raises BadInput for an unknown job."""
+    while True:
+        alive()
+        job, _ = training_job(farm, job_id)
+        on_progress(job)
+        if job.state not in (WorkState.READY, WorkState.LEASED):
+            return job
+        time.sleep(LOOK_SECONDS)
 
 
 def _jobs() -> Any:
