@@ -1,133 +1,300 @@
-"""Training with a budget of pictures: warm-up, a flat stretch, a cosine to zero; resumable at every checkpoint. Knows no ONNX.
+"""Training: epochs of so many pictures, checkpoints, and a resume that continues bit for bit. Knows no ONNX, SQL or farm.
 
-B crops in a batch (half of them the fakes of the other half), S crop side.
+B pairs in a step (B reals, then B fakes), S crop side.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from farm.errors import BadInput
-from trainer.dataset import Pairs, to_input
-from trainer.model import Logits, UYNet
+from farm.errors import BadInput, BadModel
+from trainer.checkpoint import State, begin, restore, save
+from trainer.config import TrainConfig
+from trainer.curves import Curves
+from trainer.dataset import Batch, Batches, to_input
+from trainer.feed import Feed, open_feed
+from trainer.loss import Losses, joint_loss
+from trainer.model import Logits
+from trainer.watch import watch
+
+LAST, BEST = "last.pt", "best.pt"
+LOG_SECONDS = 10.0
+"""Between two lines of the log within an epoch."""
+Tell = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides the weights, beside the data and the code."""
+def train(
+    config: TrainConfig, run: Path, tell: Tell = lambda event: None, stopped: Callable[[], bool] = lambda: False
+) -> State:
+    """Train until the configuration's epochs are done, going on from RUN/last.pt if it is there.
 
-    width: int = 16
-    #: pictures seen in all, reals and fakes
-    images: int = 78_000
-    #: pairs per step, so 2x as many pictures
-    pairs: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    warmup_images: int = 2_000
-    #: share of the training, at its start, that sees only a random window of each crop, at the crop's own scale: half the cost
-    window_share: float = 0.6
-    window_px: int = 160
-    #: share of the training, at its end, over which the rate falls to zero along a cosine
-    cooldown: float = 0.4
-    mask_weight: float = 1.0
-    #: weight of the loss that wants a fake's logit above that of its own original
-    ranking_weight: float = 0.5
-    #: share of the steps whose mask is supervised at the full side; the others stop at a quarter, at half the time
-    full_share: float = 0.15
-    ema: float = 0.995
-    seed: int = 7
-
-
-@dataclass(slots=True)
-class State:
-    """A training at some step."""
-
-    model: UYNet
-    #: running average of the weights: the one that is evaluated and exported
-    average: UYNet
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    cpu_seconds: float = 0.0
-
-
-def begin(recipe: Recipe) -> State:
-    """A fresh state from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    model = UYNet(recipe.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State(model, copy.deepcopy(model).requires_grad_(False), _optimiser(model, recipe))
+    RUN gets `last.pt` (after every epoch, and when stopped), `best.pt` (highest validation AUC), `epoch-NNNN.pt`, `log.jsonl`, curves.
+    `tell` hears events: "begin", "epoch", "checkpoint" (with its "file"), "halved", then "done" or "stopped".
+    Raises BadInput for data or a device that cannot be had, another configuration in RUN, or a full disk; BadModel where the loss is no
+    number or not even one pair fits; checkpoints written before stay as they are.
+    """
+    _check_device(config)
+    torch.set_num_threads(config.run.threads)
+    feed = open_feed(config)
+    run.mkdir(parents=True, exist_ok=True)
+    state = _open(config, run, feed)
+    curves = Curves(config, run)
+    epoch_steps = math.ceil((config.run.epoch_images or feed.crops) / (2 * config.run.pairs))
+    steps = epoch_steps * config.run.epochs
+    seen = {"epochs": config.run.epochs, "steps": steps}
+    tell({"event": "begin", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
+    batches = _batches(Batches(feed.train, config.run.pairs, config.run.seed, first=state.step), config.run.loaders)
+    try:
+        while state.step < steps:
+            figures = _epoch(state, steps, epoch_steps, batches, curves, stopped, tell)
+            if state.step % epoch_steps:
+                _keep(state, run, [LAST], tell)
+                tell({"event": "stopped", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
+                return state
+            _finish_epoch(state, run, feed, curves, figures, state.step // epoch_steps, tell)
+    finally:
+        curves.close()
+    tell(
+        {"event": "done", "epoch": config.run.epochs, "images": _images(state), "best_epoch": state.best_epoch, **seen}
+    )
+    return state
 
 
-def _optimiser(model: UYNet, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+def _check_device(config: TrainConfig) -> None:
+    try:
+        device = torch.device(config.run.device)
+    except RuntimeError as error:
+        raise BadInput(f"run.device is {config.run.device!r}: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"run.device is {config.run.device!r}, but torch sees {torch.cuda.device_count()} CUDA devices here"
+        )
 
 
-def learning_rate(recipe: Recipe, images: int) -> float:
-    """The rate after so many pictures."""
-    rise = min(1.0, (images + 1) / max(1, recipe.warmup_images))
-    left = (recipe.images - images) / max(1.0, recipe.cooldown * recipe.images)
-    return recipe.learning_rate * rise * (0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, left))))
+def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
+    if not (run / LAST).exists():
+        state = begin(config)
+        state.facts = feed.facts
+        return state
+    state = restore(run / LAST, config.run.device)
+    if other := sorted(_differences(state.config.to_values(), config.to_values())):
+        raise BadInput(
+            f"{run} holds a training of another configuration ({', '.join(other)} differ); name another --run folder"
+        )
+    if state.facts["data"] != feed.facts["data"]:
+        raise BadInput(f"the data sets were prepared again since {run} was begun; name another --run folder")
+    state.config = config
+    return state
 
 
-def loss_of(logits: Logits, masks: Tensor, recipe: Recipe) -> Tensor:
-    """Class, mask and ranking loss of a batch whose first half are the originals of its second half; masks (B, 1, S', S')."""
-    scores = logits.class_logit[:, 0].float()
-    half = len(scores) // 2
-    labels = torch.cat([torch.zeros(half), torch.ones(half)]).to(scores)
-    # A little smoothing: some fakes can hardly be told from their originals, and certainty about them is overfitting.
-    classes = functional.binary_cross_entropy_with_logits(scores, labels * 0.94 + 0.03)
-    ranking = functional.softplus(scores[:half] - scores[half:]).mean()
-    where = logits.mask_logit.float()
-    p, target = torch.sigmoid(where), masks.to(where)
-    dice = 1 - (2 * (p * target).sum((1, 2, 3)) + 50) / (p.sum((1, 2, 3)) + target.sum((1, 2, 3)) + 50)
-    mask = functional.binary_cross_entropy_with_logits(where, target) + 0.5 * dice.mean()
-    return classes + recipe.ranking_weight * ranking + recipe.mask_weight * mask
+#: what may change between two starts of one training without changing what it computes
+_FREE = {
+    "run.device",
+    "run.threads",
+    "run.loaders",
+    "run.epochs",
+    "run.checkpoint_every_epochs",
+    "log.tensorboard",
+    "log.wandb",
+}
 
 
-def step(state: State, recipe: Recipe, crops: Tensor, masks: Tensor) -> float:
-    """One step on a batch of uint8 crops and masks; returns the loss."""
+def _differences(old: dict[str, Any], new: dict[str, Any], at: str = "") -> set[str]:
+    found: set[str] = set()
+    for key in old.keys() | new.keys():
+        name, one, other = f"{at}{key}", old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict) and name != "fakes":
+            found |= _differences(one, other, f"{name}.")
+        elif key == "data":
+            same = len(one or ()) == len(other or ()) and all(
+                {k: v for k, v in a.items() if k not in ("manifest", "split")}
+                == {k: v for k, v in b.items() if k not in ("manifest", "split")}
+                for a, b in zip(one or (), other or (), strict=True)
+            )
+            found |= set() if same else {name}
+        elif one != other and name not in _FREE:
+            found.add(name)
+    return found
+
+
+def _epoch(
+    state: State,
+    steps: int,
+    epoch_steps: int,
+    batches: Iterator[Batch],
+    curves: Curves,
+    stopped: Callable[[], bool],
+    tell: Tell,
+) -> dict[str, float]:
+    """Steps until the epoch ends or somebody wants to stop; means of its losses and its speed."""
+    cpu, wall, sums, count = time.process_time(), time.monotonic(), np.zeros(len(Losses._fields)), 0
+    logged = wall
+    while True:
+        parts = step(state, steps, next(batches), tell)
+        sums += parts
+        count += 1
+        now = time.monotonic()
+        figures = {f"loss/{name}": float(value) for name, value in zip(Losses._fields, sums / count, strict=True)}
+        figures["images_per_second"] = count * 2 * state.config.run.pairs / (now - wall)
+        ended = state.step % epoch_steps == 0
+        if ended or stopped():
+            state.cpu_seconds += time.process_time() - cpu
+            return figures
+        if now - logged >= LOG_SECONDS:
+            logged = now
+            curves.add(_images(state), figures)
+
+
+def _finish_epoch(
+    state: State, run: Path, feed: Feed, curves: Curves, figures: dict[str, float], epoch: int, tell: Tell
+) -> None:
+    seen, grid = watch(state, feed.validation)
+    figures = (
+        figures
+        | seen
+        | {
+            "learning_rate": learning_rate(state.config, _images(state), _total(state, feed)),
+            "cpu_seconds": state.cpu_seconds,
+        }
+    )
+    curves.add(_images(state), figures | {"epoch": epoch})
+    curves.show(_images(state), grid)
+    tell({"event": "epoch", "epoch": epoch, "epochs": state.config.run.epochs, "images": _images(state), **figures})
+    names = [LAST]
+    if seen["validation/frame_auc"] > state.best:
+        state.best, state.best_epoch = seen["validation/frame_auc"], epoch
+        names.append(BEST)
+    if epoch % state.config.run.checkpoint_every_epochs == 0:
+        names.append(f"epoch-{epoch:04d}.pt")
+    _keep(state, run, names, tell)
+
+
+def _keep(state: State, run: Path, names: list[str], tell: Tell) -> None:
+    for name in names:
+        save(state, run / name)
+        tell({"event": "checkpoint", "file": str(run / name), "images": _images(state)})
+
+
+def _total(state: State, feed: Feed) -> int:
+    run = state.config.run
+    return math.ceil((run.epoch_images or feed.crops) / (2 * run.pairs)) * run.epochs * 2 * run.pairs
+
+
+def _images(state: State) -> int:
+    return state.step * 2 * state.config.run.pairs
+
+
+def learning_rate(config: TrainConfig, images: int, total: int) -> float:
+    """The rate after `images` of `total` pictures: a linear warm-up, a flat stretch, a cosine to zero over the last `cooldown`."""
+    optimiser = config.optimiser
+    rise = min(1.0, (images + 1) / max(1, optimiser.warmup_images))
+    left = (total - images) / max(1.0, optimiser.cooldown * total)
+    return optimiser.learning_rate * rise * (0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, left))))
+
+
+def step(state: State, steps: int, batch: Batch, tell: Tell = lambda event: None) -> tuple[float, ...]:
+    """One step of a training of `steps` on a batch; its losses as numbers, in the order of `Losses`.
+
+    Where the device has no room, the batch is halved, its gradients accumulated, and so it stays: the same step, in more parts (the
+    batch norms then see fewer crops at once). Raises BadModel where not even one pair fits, or the loss or gradient is no number.
+    """
+    config, images = state.config, _images(state)
+    rate = learning_rate(config, images, steps * 2 * config.run.pairs)
     for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(recipe, state.step * 2 * recipe.pairs)
-    full = (state.step * recipe.full_share) % 1 < recipe.full_share
-    crops, masks = window(state, recipe, crops, masks)
-    image = to_input(crops).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = state.model(image) if full else state.model.forward_quarter(image)
-    loss = loss_of(logits, masks if full else functional.avg_pool2d(masks.float(), 4), recipe)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.model.parameters(), 5.0)
+        group["lr"] = rate
+    window = _window(config, state.step, steps)
+    full = (state.step * config.run.full_mask_share) % 1 < config.run.full_mask_share
+    while True:
+        try:
+            parts = _gradients(state, batch, window, full)
+            break
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not _no_room(error):
+                raise
+            _halve(state, error)
+        tell({"event": "halved", "accumulate": state.accumulate})  # the failed attempt's memory is free again here
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.optimiser.clip_norm)
+    if not (math.isfinite(parts[0]) and math.isfinite(float(norm))):
+        raise BadModel(
+            f"the loss or its gradient is no number any more at batch {state.step} (loss {parts[0]}, gradient norm {float(norm)}, learning "
+            f"rate {rate:.2e}): lower optimiser.learning_rate or clip_norm, or use precision fp32; the last checkpoint is from before"
+        )
     state.optimiser.step()
     state.step += 1
-    _follow(state, recipe.ema)
-    return float(loss.detach())
+    _follow(state, config.optimiser.ema)
+    return parts
 
 
-def window(state: State, recipe: Recipe, crops: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Early in the training one window for the whole batch, later the batch as it is. Never a smaller scale: logits hang on it."""
-    if state.step * 2 * recipe.pairs >= recipe.window_share * recipe.images:
-        return crops, masks
-    free = crops.shape[-1] - recipe.window_px + 1
-    rng = np.random.default_rng((recipe.seed, state.step))
-    top, left = (int(x) for x in rng.integers(free, size=2))
-    rows, columns = slice(top, top + recipe.window_px), slice(left, left + recipe.window_px)
-    return crops[:, :, rows, columns], masks[:, :, rows, columns]
+def _gradients(state: State, batch: Batch, window: tuple[slice, slice], full: bool) -> tuple[float, ...]:
+    run = state.config.run
+    device = torch.device(run.device)
+    state.model.train()
+    state.optimiser.zero_grad(set_to_none=True)
+    sums = np.zeros(len(Losses._fields))
+    forward = _forward(state, full)
+    for part in _parts(batch, state.accumulate):
+        crops = part.crops[:, :, *window].to(device, non_blocking=True)
+        masks = part.masks[:, :, *window].to(device, non_blocking=True)
+        image = to_input(crops)
+        if run.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+            logits = forward(image)
+        truth = masks.float() if full else functional.avg_pool2d(masks.float(), 4)
+        losses = joint_loss(logits, truth, part.mask_known.to(device), state.config.loss)
+        (losses.total / state.accumulate).backward()  # type: ignore[no-untyped-call]
+        sums += [float(loss.detach()) / state.accumulate for loss in losses]
+    return tuple(float(x) for x in sums)
+
+
+def _forward(state: State, full: bool) -> Callable[[Tensor], Logits]:
+    plain = state.model.forward if full else state.model.forward_quarter
+    return (
+        torch.compile(plain) if state.config.run.compile else plain
+    )  # compiled once: torch caches by the code it is given
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch in equal parts, every fake beside its own real."""
+    half = len(batch.crops) // 2
+    for rows in np.array_split(np.arange(half), count):
+        both = torch.from_numpy(np.concatenate([rows, rows + half]))
+        yield Batch(batch.crops[both], batch.masks[both], batch.mask_known[both])
+
+
+def _no_room(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _halve(state: State, error: RuntimeError) -> None:
+    state.optimiser.zero_grad(set_to_none=True)
+    if state.accumulate >= state.config.run.pairs:
+        raise BadModel(
+            f"not even one pair of crops fits on {state.config.run.device}: {str(error).splitlines()[0]}; take a smaller width"
+        ) from error
+    state.accumulate = min(state.config.run.pairs, state.accumulate * 2)
+    if torch.device(state.config.run.device).type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _window(config: TrainConfig, number: int, steps: int) -> tuple[slice, slice]:
+    """Early in the training one window for the whole batch, later the whole crop. Never a smaller scale: logits hang on it."""
+    side = config.run.window_px
+    if number >= config.run.window_share * steps:
+        return slice(None), slice(None)
+    rng = np.random.default_rng((config.run.seed, number))
+    top, left = (int(x) for x in rng.integers(224 - side + 1, size=2))
+    return slice(top, top + side), slice(left, left + side)
 
 
 @torch.no_grad()
@@ -138,79 +305,20 @@ def _follow(state: State, decay: float) -> None:
         mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
 
 
-def save(state: State, recipe: Recipe, path: Path) -> None:
-    """Write a checkpoint; a reader never sees half of one."""
-    part = path.with_suffix(".part")
-    parts: dict[str, Any] = {"model": state.model.state_dict(), "average": state.average.state_dict()}
-    parts |= {
-        "optimiser": state.optimiser.state_dict(),
-        "step": state.step,
-        "cpu_seconds": state.cpu_seconds,
-        "recipe": asdict(recipe),
-    }
-    torch.save(parts, part)
-    part.replace(path)
-
-
-def restore(path: Path) -> tuple[State, Recipe]:
-    """The state and recipe of a checkpoint. Raises BadInput if there is none."""
-    if not path.exists():
-        raise BadInput(f"there is no checkpoint at {path}; run `trainer train` first")
-    parts = torch.load(path, weights_only=True)
-    recipe = Recipe(**parts["recipe"])
-    state = begin(recipe)
-    state.model.load_state_dict(parts["model"])
-    state.average.load_state_dict(parts["average"])
-    state.optimiser.load_state_dict(parts["optimiser"])
-    state.step, state.cpu_seconds = parts["step"], parts["cpu_seconds"]
-    return state, recipe
-
-
-def train(
-    cache: Path,
-    rows: NDArray[Any],
-    run: Path,
-    recipe: Recipe,
-    threads: int = 1,
-    loaders: int = 1,
-    checkpoint_every: int = 25,
-) -> State:
-    """Train until the recipe's pictures are seen, going on from `run/last.pt` if it is there. Logs JSON lines to `run/log.jsonl`."""
-    torch.set_num_threads(threads)
-    run.mkdir(parents=True, exist_ok=True)
-    last = run / "last.pt"
-    state = restore(last)[0] if last.exists() else begin(recipe)
-    state.model.train()
-    steps = math.ceil(recipe.images / (2 * recipe.pairs))
-    batches = _batches(Pairs(cache, rows, recipe.pairs, recipe.seed, first=state.step), loaders)
-    wall, cpu, losses = time.monotonic(), time.process_time(), []
-    while state.step < steps:
-        losses.append(step(state, recipe, *next(batches)))
-        if state.step % checkpoint_every == 0 or state.step == steps:
-            state.cpu_seconds += time.process_time() - cpu
-            save(state, recipe, last)
-            rate = len(losses) * 2 * recipe.pairs / (time.monotonic() - wall)
-            line = {"images": state.step * 2 * recipe.pairs, "loss": sum(losses) / len(losses), "images_per_second": rate,
-                    "cpu_seconds": state.cpu_seconds, "learning_rate": learning_rate(recipe, state.step * 2 * recipe.pairs)}  # fmt: skip
-            with (run / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            wall, cpu, losses = time.monotonic(), time.process_time(), []
-    return state
-
-
-def _batches(pairs: Pairs, loaders: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(pairs: Batches, loaders: int) -> Iterator[Batch]:
     if not loaders:
         return iter(pairs)
     # Spawned, not forked: a fork of a process whose arithmetic threads already run can hang in the child.
-    loader = DataLoader(
-        pairs,
-        batch_size=None,
-        num_workers=loaders,
-        prefetch_factor=4,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn",
+    return iter(
+        DataLoader(
+            pairs,
+            batch_size=None,
+            num_workers=loaders,
+            prefetch_factor=4,
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn",
+        )
     )
-    return iter(loader)
 
 
 def _one_thread(_: int) -> None:

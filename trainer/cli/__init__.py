@@ -8,6 +8,7 @@ from farm.errors import FarmError
 from trainer.cli import (
     data,  # noqa: F401  a module's import adds its verbs
     preparing,  # noqa: F401
+    training,  # noqa: F401
 )
 from trainer.cli.app import app
 
