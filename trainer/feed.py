@@ -8,6 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from farm.errors import BadInput
 from trainer.config import Data, TrainConfig
 from trainer.manifest import MANIFEST, CropSet
@@ -57,6 +60,13 @@ def open_feed(config: TrainConfig) -> Feed:
     }
     usable = sum(len(source.rows) for source in sides["train"].sources)
     return Feed(sides["train"], sides["validation"], usable, facts)
+
+
+def held_out(config: TrainConfig) -> list[tuple[CropSet, NDArray[np.intp]]]:
+    """Every set of a configuration and its rows on the validation side. Raises BadInput as `open_feed` does."""
+    sets = [CropSet.open(Path(data.manifest)) for data in config.data]
+    split = _split(config, sets)
+    return [(crops, split.rows(crops, "validation")) for crops in sets]
 
 
 def _split(config: TrainConfig, sets: list[CropSet]) -> Split:

@@ -57,19 +57,22 @@ class UYNet(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.class_head = nn.Conv2d(4 * width, 1, 1)
 
-    def _encode(self, image: Tensor) -> list[Tensor]:
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) -> the features of every level, finest first: (B, W, S, S), (B, 2W, S/2, S/2) ... (B, 16W, S/16, S/16)."""
         features = [self.encoder[0](image)]
         for block in list(self.encoder)[1:]:
             features.append(block(self.halve(features[-1])))
         return features
 
-    def _classify(self, bottleneck: Tensor) -> Tensor:
+    def classify(self, bottleneck: Tensor) -> Tensor:
+        """The coarsest features -> (B, 1) class logits."""
         pooled = self.pool_2(bottleneck)
         # Only windows of a crop, as the early training sees them, come in another size than 7x7.
         pooled = self.pool_7(pooled) if pooled.shape[-1] == 7 else pooled.mean((2, 3), keepdim=True)
         return cast(Tensor, self.class_head(self.dropout(torch.relu(self.dense(pooled)))).flatten(1))
 
-    def _decode(self, features: list[Tensor], levels: int) -> Tensor:
+    def decode(self, features: list[Tensor], levels: int) -> Tensor:
+        """Features of every level -> those of the decoder after so many doublings of the side."""
         x = features[-1]
         for level in range(levels):
             x = self.decoder[level](torch.cat([self.raise_[level](x), features[LEVELS - 1 - level]], dim=1))
@@ -77,13 +80,13 @@ class UYNet(nn.Module):
 
     def forward(self, image: Tensor) -> Logits:
         """Score crops: (B, 3, S, S) -> class (B, 1) and mask (B, 1, S, S) logits."""
-        features = self._encode(image)
-        return Logits(self._classify(features[-1]), self.mask_head(self._decode(features, LEVELS)))
+        features = self.encode(image)
+        return Logits(self.classify(features[-1]), self.mask_head(self.decode(features, LEVELS)))
 
     def forward_quarter(self, image: Tensor) -> Logits:
         """As `forward`, but the decoder stops at S/4: about twice as fast on a CPU, and enough for most training steps."""
-        features = self._encode(image)
-        return Logits(self._classify(features[-1]), self.quarter_head(self._decode(features, LEVELS - 2)))
+        features = self.encode(image)
+        return Logits(self.classify(features[-1]), self.quarter_head(self.decode(features, LEVELS - 2)))
 
 
 def estimate_macs(width: int, side_px: int = 224) -> int:

@@ -7,6 +7,8 @@ import typer
 from farm.errors import FarmError
 from trainer.cli import (
     data,  # noqa: F401  a module's import adds its verbs
+    evaluating,  # noqa: F401
+    exporting,  # noqa: F401
     preparing,  # noqa: F401
     training,  # noqa: F401
 )

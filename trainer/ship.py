@@ -1,0 +1,137 @@
+"""From a checkpoint to a model that the farm can run: measured, calibrated, exported, with a card that says what it is worth."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farm.contracts import ModelCard
+from farm.errors import BadInput
+from trainer import export
+from trainer.blend import KINDS as BLENDS
+from trainer.calibrate import VIDEO_MARGIN, calibrate
+from trainer.checkpoint import load_network, read_checkpoint
+from trainer.evaluate import Evaluation, evaluate, figures
+from trainer.manifest import CropSet
+from trainer.scoring import TORCH, open_scorer
+
+LEAST_GROUPS = 30
+"""Groups of people that a model must have been measured on to be more than a demonstration."""
+
+DEMONSTRATION = (
+    "A demonstration: it has not been shown to find real manipulations of unseen people.",
+    "Never use its word to accuse anybody, nor to clear a video.",
+)
+BLENDED = (
+    "Measured and calibrated on fakes that the trainer made itself; its AUC on real neural face swaps may be no better than chance.",
+    "The false-positive rate holds for faces like those of the validation side; other footage will give more false alarms.",
+)
+EVERY = (
+    "Temperature, bias, threshold and real_below were fitted on the validation side, which the training did not see.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A held-out set and the rows of it that count."""
+
+    name: str
+    crops: CropSet
+    rows: NDArray[np.intp]
+
+
+def ship(
+    checkpoint: Path,
+    out: Path,
+    held: Sequence[Held],
+    *,
+    name: str = "",
+    version: str = "",
+    origin: str = "",
+    demonstration: bool = True,
+    looked_at: Sequence[Held] = (),
+) -> ModelCard:
+    """Measure, calibrate on `held`, and write NAME.onnx, its two parts and its card into `out`. Name and version default to the training's.
+
+    `looked_at` sets are measured for the card and choose nothing. `origin`: whose pictures the data are, and under which licence.
+    Raises BadInput where `demonstration` is False and the model was not measured on LEAST_GROUPS groups with fakes of a data set's own,
+    or its split leaks.
+    """
+    parts, network = read_checkpoint(checkpoint), load_network(checkpoint)
+    scorer = open_scorer(str(checkpoint), TORCH)
+    found = {one.name: evaluate(one.crops, one.rows, scorer) for one in (*held, *looked_at)}
+    fitted_on = [found[one.name] for one in held]
+    own = _only_blends(fitted_on)
+    if not demonstration:
+        _check_entitled(fitted_on, parts["facts"])
+    calibration = calibrate(fitted_on, margin=VIDEO_MARGIN if own else 0.0)
+    weights = out / f"{name or parts['config']['name']}.onnx"
+    first = held[0]
+    crops = np.stack([first.crops.crop(int(row)) for row in first.rows[: export.REAL_CROPS]])
+    difference = export.export_onnx(network, weights, crops)
+    *_, parts_difference = export.export_parts(network, weights, crops)
+    metrics: dict[str, Any] = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "onnx_difference": difference,
+        "parts_difference": parts_difference,
+    }
+    for key, one in found.items():
+        metrics[key] = _brief(figures(one, calibration.temperature, calibration.bias, calibration.threshold))
+    training = parts["facts"] | {
+        "origin": origin or "nobody stated whose pictures these are",
+        "config": parts["config"],
+    }
+    training |= {
+        "images_seen": parts["step"] * 2 * parts["config"]["run"]["pairs"],
+        "cpu_seconds": round(parts["cpu_seconds"]),
+    }
+    notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + EVERY
+    return export.write_card(
+        weights,
+        parts["config"]["width"],
+        version or parts["config"]["version"],
+        calibration,
+        training,
+        metrics,
+        notes,
+        demonstration=demonstration,
+    )
+
+
+def _only_blends(found: Sequence[Evaluation]) -> bool:
+    return all(method in BLENDS for one in found for method in np.unique(one.methods[one.fake]))
+
+
+def _check_entitled(found: Sequence[Evaluation], facts: dict[str, Any]) -> None:
+    groups = {group for one in found for group in one.groups}
+    if _only_blends(found):
+        raise BadInput("this model stays a demonstration: it was measured on fakes of the trainer's own making alone")
+    if len(groups) < LEAST_GROUPS:
+        raise BadInput(
+            f"this model stays a demonstration: it was measured on {len(groups)} groups of people, at least {LEAST_GROUPS} are needed"
+        )
+    if facts.get("leaks"):
+        raise BadInput("this model stays a demonstration: its split leaks, so what was measured flatters")
+
+
+def _brief(told: dict[str, Any]) -> dict[str, Any]:
+    """The figures a card keeps."""
+    brief: dict[str, Any] = {key: told[key] for key in ("crops", "videos", "groups", "reals", "fakes")}
+    for name in ("frame", "video"):
+        brief |= {
+            f"{name}_{key}": told[name][key]
+            for key in ("auc", "auc_95", "eer", "average_precision", "log_loss", "calibration_error")
+        }
+    brief |= {f"mask_{key}": told["mask"][key] for key in ("iou", "iou_95", "dice")} | {
+        "ellipse_iou": told["mask"]["ellipse_iou"]
+    }
+    brief["frame_auc_by_method"] = {
+        name: one["auc"] for name, one in told["by_method"].items() if one["auc"] is not None
+    }
+    return brief
