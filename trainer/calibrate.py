@@ -59,15 +59,23 @@ def calibrate(evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN) -
     # A rate of 0 among n says no more than "below 3 / n" (the rule of three): state that bound, not a boast.
     rate = min(1.0, max(figures["reals_above_threshold"], 3) / len(real))
     real_below = min(round(probability(lower), 4), threshold)
-    return Calibration(round(temperature, 4), round(bias, 4), threshold, round(rate, 5), real_below, figures)
+    return Calibration(float(f"{temperature:.4g}"), round(bias, 4), threshold, round(rate, 5), real_below, figures)
 
 
 def fit_sigmoid(real: NDArray[np.float64], fake: NDArray[np.float64]) -> tuple[float, float]:
-    """(temperature, bias) of p = sigmoid((logit - bias) / temperature) with the least cross-entropy (Platt, 1999)."""
+    """(temperature, bias) of p = sigmoid((logit - bias) / temperature) with the least cross-entropy (Platt, 1999).
+
+    The labels are Platt's (n + 1) / (n + 2) and 1 / (n + 2), not 1 and 0: classes that few samples part do not end in certainty.
+    """
+    low, high = 1 / (len(real) + 2), (len(fake) + 1) / (len(fake) + 2)
 
     def cost(x: NDArray[np.float64]) -> float:
-        a, b = np.exp(x[0]), x[1]
-        return float(np.logaddexp(0, a * (real - b)).mean() + np.logaddexp(0, -a * (fake - b)).mean())
+        a, b = np.exp(x[0].clip(-7, 7)), x[1]
+        parts = [
+            (target * np.logaddexp(0, -z) + (1 - target) * np.logaddexp(0, z)).mean()
+            for target, z in ((low, a * (real - b)), (high, a * (fake - b)))
+        ]
+        return float(sum(parts))
 
     best = minimize(cost, np.array([0.0, 0.0]), method="Nelder-Mead")
-    return float(np.exp(-best.x[0])), float(best.x[1])
+    return float(np.exp(-best.x[0].clip(-7, 7))), float(best.x[1])

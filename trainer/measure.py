@@ -54,7 +54,9 @@ def roc(real: Floats, fake: Floats) -> tuple[Floats, Floats, Floats]:
     """(false-positive rate, true-positive rate, threshold) at every distinct score, the strictest first; fake is score >= threshold."""
     thresholds = np.unique(np.concatenate([real, fake]))[::-1]
     reals, fakes = np.sort(real), np.sort(fake)
-    above = [1 - np.searchsorted(scores, thresholds, side="left") / len(scores) for scores in (reals, fakes)]
+    above = [
+        (len(scores) - np.searchsorted(scores, thresholds, side="left")) / len(scores) for scores in (reals, fakes)
+    ]
     return above[0], above[1], thresholds
 
 

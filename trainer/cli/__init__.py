@@ -7,6 +7,7 @@ import typer
 from farm.errors import FarmError
 from trainer.cli import (
     data,  # noqa: F401  a module's import adds its verbs
+    demo,  # noqa: F401
     evaluating,  # noqa: F401
     exporting,  # noqa: F401
     preparing,  # noqa: F401

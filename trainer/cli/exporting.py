@@ -19,7 +19,7 @@ def export(
     manifest: Annotated[
         list[Path] | None,
         typer.Option(
-            help="prepared set of held-out people, to measure and calibrate on every crop of it; default: the validation side of the training's sets"
+            help="prepared set of held-out people to calibrate on; default: the validation side of the training's sets"
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="default: the training's")] = "",

@@ -14,17 +14,14 @@ import torch
 from farm.contracts import ModelCard
 from farm.errors import BadModel
 from trainer import export
-from trainer.evaluate import Scores
+from trainer.calibrate import Calibration
+from trainer.manifest import CROP_MARGIN
 from trainer.model import UYNet
 
 SHIPPED = Path(__file__).parents[3] / "workers" / "models"
 LARGEST_BYTES = 16 * 1024 * 1024
-
-
-def scores(shift: float, count: int = 1000) -> Scores:
-    rng = np.random.default_rng(0)
-    real, fake = rng.normal(-shift, 1, count), rng.normal(shift, 1, count)
-    return Scores(real, fake, np.ones(count), np.ones(count), ("p",) * count, ("self",) * count)
+"""What the project ships must not be larger; what is exported may."""
+CALIBRATION = Calibration(1.0, 0.0, 0.9, 0.01, 0.1, {})
 
 
 @pytest.fixture(scope="module")
@@ -71,38 +68,34 @@ def test_weights_that_disagree_with_torch_do_not_replace_good_ones(tmp_path: Pat
     assert good.read_bytes() == b"good" and not part.exists()
 
 
-def test_weights_that_are_too_large_to_ship_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "LARGEST_BYTES", 2)
-    (tmp_path / "w.onnx.part").write_bytes(b"bad")
-    with pytest.raises(BadModel, match="3 bytes"):
-        export.accept(tmp_path / "w.onnx.part", tmp_path / "w.onnx", difference=0.0)
+def test_the_two_parts_together_say_what_the_whole_says(exported: tuple[UYNet, Path], tmp_path: Path) -> None:
+    model, whole = exported
+    encoder, decoder, difference = export.export_parts(model, tmp_path / "tiny.onnx")
+    assert 0 <= difference <= export.TOLERANCE
+    image = np.random.default_rng(3).normal(0, 1, (3, 3, 224, 224)).astype(np.float32)
+    sessions = [
+        onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"]) for p in (whole, encoder, decoder)
+    ]
+    wanted = sessions[0].run(["class_logit", "mask_logit"], {"image": image})
+    logit, *features = sessions[1].run(["class_logit", *export.FEATURES], {"image": image})
+    assert [f.shape[1:] for f in features] == [(2 << n, 224 >> n, 224 >> n) for n in range(5)]
+    (mask,) = sessions[2].run(["mask_logit"], dict(zip(export.FEATURES, features, strict=True)))
+    assert np.abs(logit - wanted[0]).max() < 1e-4 and np.abs(mask - wanted[1]).max() < 1e-4
 
 
-def test_calibration_finds_the_sigmoid_that_made_the_labels() -> None:
-    rng = np.random.default_rng(1)
-    logits = rng.uniform(-5, 7, 20000)  # as many of either label: the fit takes both for equally likely
-    fake = rng.random(20000) < 1 / (1 + np.exp(-(logits - 1.0) / 2.0))
-    temperature, bias = export.fit_sigmoid(logits[~fake], logits[fake])
-    assert temperature == pytest.approx(2.0, rel=0.1) and bias == pytest.approx(1.0, abs=0.15)
-
-
-def test_false_alarms_are_rare_on_the_harder_set_and_the_farm_abstains_in_between() -> None:
-    easy, hard = scores(2.0), scores(0.5)
-    found = export.calibrate(easy, hard)
-
-    def probability(logits: np.ndarray) -> np.ndarray:
-        return np.asarray(1 / (1 + np.exp(-(logits - found.bias) / found.temperature)))
-
-    assert (probability(hard.real) >= found.threshold).mean() <= 0.01
-    assert (probability(hard.fake) <= found.real_below).mean() <= 0.03
-    assert found.real_below < found.threshold
-    assert 0 < found.false_positive_rate <= 0.01
+def test_a_part_that_says_something_else_than_torch_is_found_out(exported: tuple[UYNet, Path]) -> None:
+    _, path = exported
+    torch.manual_seed(1)
+    other = UYNet(width=2).eval()
+    given = [(torch.randn(2, 3, 224, 224),)]
+    whole = export._Whole(other)
+    assert export.difference_to_torch(whole, path, given, ["image"], ["class_logit", "mask_logit"]) > export.TOLERANCE
 
 
 def test_a_card_names_its_weights_and_loads_again(exported: tuple[UYNet, Path]) -> None:
     _, path = exported
     card = export.write_card(
-        path, 2, "9.9", export.calibrate(scores(1), scores(1)), {"data": "none"}, {"validation": {}}
+        path, 2, "9.9", CALIBRATION, {"data": "none"}, {"validation": {}}, ("a note",), demonstration=True
     )
     assert ModelCard.load(path.with_suffix(".json")) == card
     assert dataclasses.replace(card, sha256="") != card
@@ -115,7 +108,7 @@ def test_the_shipped_card_belongs_to_the_shipped_weights() -> None:
     weights = (SHIPPED / card.weights).read_bytes()
     assert card.sha256 == hashlib.sha256(weights).hexdigest()
     assert len(weights) <= LARGEST_BYTES
-    assert card.width == 16 and card.crop_margin == export.CROP_MARGIN
+    assert card.width == 16 and card.crop_margin == CROP_MARGIN
 
 
 def test_the_shipped_card_says_what_it_is_worth() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trainer import measure
 from trainer.measure import auc, auc_interval, ellipse, iou
-from trainer.swap_pairs import Twins, changes, figures
 
 
 def test_auc_is_one_half_or_zero_where_it_must_be() -> None:
@@ -44,23 +44,46 @@ def test_the_guessed_ellipse_fills_its_box() -> None:
     assert drawn.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
 
 
-def twins(group: str, real: list[float], fake: list[float]) -> Twins:
-    return Twins(group, np.array(real), np.array(fake), mask_iou=0.5, ellipse_iou=0.25)
+def test_the_roc_of_two_by_two_scores_is_what_a_hand_draws() -> None:
+    false, true, thresholds = measure.roc(np.array([0.0, 2.0]), np.array([1.0, 3.0]))
+    assert thresholds.tolist() == [3, 2, 1, 0]
+    assert false.tolist() == [0, 0.5, 0.5, 1] and true.tolist() == [0.5, 0.5, 1, 1]
 
 
-def test_pairs_are_judged_by_frame_and_by_video_over_groups_of_people() -> None:
-    found = figures([twins("a", [0.0, 3.0], [2.0, 2.0]), twins("b", [1.0], [4.0])])
-    assert found["video_auc"] == 1.0
-    assert found["frame_auc"] == pytest.approx(7 / 9, abs=1e-3)
-    assert (found["pairs"], found["groups"], found["frames"]) == (2, 2, 6)
-    assert found["fakes_above_their_own_real"] == "2 of 2"
-    assert (found["mask_iou"], found["ellipse_iou"]) == (0.5, 0.25)
+def test_the_equal_error_rate_is_where_misses_and_false_alarms_meet() -> None:
+    assert measure.eer(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0
+    assert measure.eer(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
+    assert measure.eer(np.array([0.0, 2.0]), np.array([1.0, 3.0])) == pytest.approx(0.5)
 
 
-def test_changes_are_where_twins_differ_and_not_where_only_their_encoding_does() -> None:
-    real = np.full((224, 224, 3), 120, np.uint8)
-    fake = np.asarray(real + np.random.default_rng(0).integers(-4, 5, real.shape), np.uint8)
-    fake[80:140, 80:140] = 200
-    changed = changes(fake, real)
-    assert changed[90:130, 90:130].all()
-    assert not changed[:60].any()
+def test_average_precision_is_one_where_all_fakes_come_first() -> None:
+    assert measure.average_precision(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1
+    # fake, real, fake, real: precision 1 at the first half of the recall, 2/3 at the second
+    assert measure.average_precision(np.array([0.0, 2.0]), np.array([1.0, 3.0])) == pytest.approx(5 / 6)
+
+
+def test_a_threshold_lets_no_more_reals_through_than_allowed() -> None:
+    real, fake = np.arange(100.0), np.array([50.0, 95.5, 98.5, 120.0])
+    assert measure.at_false_positives(real, fake, 0.05) == (95.0, 0.75)
+    threshold, found = measure.at_false_positives(real, np.array([1.0]), 0.0)
+    assert threshold > 99 and found == 0
+
+
+def test_probabilities_that_keep_their_word_have_no_calibration_error() -> None:
+    p, fake = np.repeat([0.25, 0.75], 400), np.tile([True, False, False, False], 100)
+    fake = np.concatenate([fake, ~fake])
+    assert measure.calibration_error(p, fake) == pytest.approx(0)
+    assert measure.calibration_error(1 - p, fake) == pytest.approx(0.5)
+
+
+def test_log_loss_of_a_coin_is_the_log_of_two_and_certainty_in_error_stays_finite() -> None:
+    fake = np.array([True, False])
+    assert measure.log_loss(np.array([0.5, 0.5]), fake) == pytest.approx(np.log(2))
+    assert 20 < measure.log_loss(np.array([0.0, 1.0]), fake) < 30
+
+
+def test_dice_counts_the_common_part_twice() -> None:
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    a[:, :2], b[:, 1:3] = True, True
+    assert measure.dice(a, b) == pytest.approx(0.5)
+    assert np.isnan(measure.dice(a & ~a, a & ~a))
