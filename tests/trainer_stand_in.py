@@ -40,8 +40,10 @@ def train(config, run):
             tell(event="checkpoint", epoch=epoch, epochs=epochs, file=str(pathlib.Path(run, name)))
     tell(event="done", epoch=epochs, epochs=epochs, images=10 * epochs)
 
-def export(run, out):
-    out = pathlib.Path(out)
+def export(run, out, report):
+    out, report = pathlib.Path(out), pathlib.Path(report, "set")
+    report.mkdir(parents=True)
+    (report / "evaluation.json").write_text(json.dumps({"auc": 0.5}))
     out.mkdir()
     weights = pathlib.Path(run, "best.pt").read_bytes()
     (out / "net.onnx").write_bytes(weights)
@@ -53,11 +55,9 @@ def main():
     verb, *rest = sys.argv[1:]
     if verb == "train":
         train(rest[0], rest[rest.index("--run") + 1])
-    elif verb == "export":
-        export(rest[0], rest[rest.index("--out") + 1])
     else:
-        assert verb == "evaluate" and pathlib.Path(rest[rest.index("--model") + 1]).exists()
-        print(json.dumps({"auc": 0.5}))
+        assert verb == "export"
+        export(rest[0], rest[rest.index("--out") + 1], rest[rest.index("--report") + 1])
 """
 
 

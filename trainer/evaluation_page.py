@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.curves import sample_grid
-from trainer.evaluate import Evaluation
+from trainer.evaluate import Evaluation, write_predictions
 from trainer.manifest import CropSet
 from trainer.scoring import Scorer
 
 SHOWN_EACH = 4
 """Crops per kind of example: most wrong fakes, most wrong reals, most surely found fakes."""
+
+
+def write_report(
+    told: dict[str, Any], found: Evaluation, crops: CropSet, rows: NDArray[np.intp], scorer: Scorer, folder: Path
+) -> None:
+    """Write index.html, evaluation.json and predictions.parquet (for `trainer compare`) into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(found, folder / "predictions.parquet")
+    (folder / "evaluation.json").write_text(json.dumps(told, indent=1))
+    write_page(told, found, crops, rows, scorer, folder / "index.html")
 
 
 def write_page(

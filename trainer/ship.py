@@ -18,6 +18,7 @@ from trainer.blend import KINDS as BLENDS
 from trainer.calibrate import VIDEO_MARGIN, calibrate
 from trainer.checkpoint import load_network, read_checkpoint
 from trainer.evaluate import Evaluation, evaluate, figures
+from trainer.evaluation_page import write_report
 from trainer.manifest import CropSet
 from trainer.scoring import TORCH, open_scorer
 
@@ -56,10 +57,12 @@ def ship(
     origin: str = "",
     demonstration: bool = True,
     looked_at: Sequence[Held] = (),
+    report: Path | None = None,
 ) -> ModelCard:
     """Measure, calibrate on `held`, and write NAME.onnx, its two parts and its card into `out`. Name and version default to the training's.
 
-    `looked_at` sets are measured for the card and choose nothing. `origin`: whose pictures the data are, and under which licence.
+    `looked_at` sets are measured for the card and choose nothing. `report`: folder for an evaluation of every set.
+    `origin`: whose pictures the data are, and under which licence.
     Raises BadInput where `demonstration` is False and the model was not measured on LEAST_GROUPS groups with fakes of a data set's own,
     or its split leaks.
     """
@@ -81,11 +84,17 @@ def ship(
         "onnx_difference": difference,
         "parts_difference": parts_difference,
     }
+    for one_held in (*held, *looked_at):
+        if report is None:
+            break
+        told = figures(found[one_held.name], calibration.temperature, calibration.bias, calibration.threshold)
+        told |= {"scored_by": scorer.facts, "set": one_held.name, "side": "held out"}
+        write_report(told, found[one_held.name], one_held.crops, one_held.rows, scorer, report / one_held.name)
     for key, one in found.items():
         metrics[key] = _brief(figures(one, calibration.temperature, calibration.bias, calibration.threshold))
     training = parts["facts"] | {
         "origin": origin or "nobody stated whose pictures these are",
-        "config": parts["config"],
+        "config": _without_places(parts["config"]),
     }
     training |= {
         "images_seen": parts["step"] * 2 * parts["config"]["run"]["pairs"],
@@ -102,6 +111,11 @@ def ship(
         notes,
         demonstration=demonstration,
     )
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the folders of the machine it ran on; the sets stand in the card by name and sha256."""
+    return {key: value for key, value in config.items() if key != "data"}
 
 
 def _only_blends(found: Sequence[Evaluation]) -> bool:

@@ -58,10 +58,13 @@ def train(
         while state.step < steps:
             figures = _epoch(state, steps, epoch_steps, batches, curves, stopped, tell)
             if state.step % epoch_steps:
-                _keep(state, run, [LAST], tell)
+                _keep(state, run, [LAST], state.step // epoch_steps, tell)
                 tell({"event": "stopped", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
                 return state
             _finish_epoch(state, run, feed, curves, figures, state.step // epoch_steps, tell)
+            if stopped() and state.step < steps:
+                tell({"event": "stopped", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
+                return state
     finally:
         curves.close()
     tell(
@@ -102,7 +105,6 @@ _FREE = {
     "run.device",
     "run.threads",
     "run.loaders",
-    "run.epochs",
     "run.checkpoint_every_epochs",
     "log.tensorboard",
     "log.wandb",
@@ -169,20 +171,30 @@ def _finish_epoch(
     )
     curves.add(_images(state), figures | {"epoch": epoch})
     curves.show(_images(state), grid)
-    tell({"event": "epoch", "epoch": epoch, "epochs": state.config.run.epochs, "images": _images(state), **figures})
+    tell(
+        {
+            "event": "epoch",
+            "epoch": epoch,
+            "epochs": state.config.run.epochs,
+            "images": _images(state),
+            "loss": figures["loss/total"],
+            **figures,
+        }
+    )
     names = [LAST]
     if seen["validation/frame_auc"] > state.best:
         state.best, state.best_epoch = seen["validation/frame_auc"], epoch
         names.append(BEST)
     if epoch % state.config.run.checkpoint_every_epochs == 0:
         names.append(f"epoch-{epoch:04d}.pt")
-    _keep(state, run, names, tell)
+    _keep(state, run, names, epoch, tell)
 
 
-def _keep(state: State, run: Path, names: list[str], tell: Tell) -> None:
+def _keep(state: State, run: Path, names: list[str], epoch: int, tell: Tell) -> None:
     for name in names:
         save(state, run / name)
-        tell({"event": "checkpoint", "file": str(run / name), "images": _images(state)})
+        where = {"epoch": epoch, "epochs": state.config.run.epochs, "images": _images(state)}
+        tell({"event": "checkpoint", "file": str(run / name), **where})
 
 
 def _total(state: State, feed: Feed) -> int:
@@ -252,8 +264,9 @@ def _gradients(state: State, batch: Batch, window: tuple[slice, slice], full: bo
             logits = forward(image)
         truth = masks.float() if full else functional.avg_pool2d(masks.float(), 4)
         losses = joint_loss(logits, truth, part.mask_known.to(device), state.config.loss)
-        (losses.total / state.accumulate).backward()  # type: ignore[no-untyped-call]
-        sums += [float(loss.detach()) / state.accumulate for loss in losses]
+        share = len(part.crops) / len(batch.crops)
+        (losses.total * share).backward()  # type: ignore[no-untyped-call]
+        sums += [float(loss.detach()) * share for loss in losses]
     return tuple(float(x) for x in sums)
 
 

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,22 +81,18 @@ def _train(job: _Job, work: TrainingWork, device: str) -> int:
         if key is not None:
             fetch(job.farm.store, key, job.run / name, Path(key).stem.rpartition("-")[2])
     job.run_trainer(["train", str(config), "--run", str(job.run), "--progress", "--device", device])
-    return _registered(job, config)
+    return _registered(job)
 
 
-def _registered(job: _Job, config: Path) -> int:
+def _registered(job: _Job) -> int:
     """Export and evaluate what was trained, store both, register the network; its id. A network is promoted by a person."""
-    out, best = job.run / "export", job.run / "best.pt"
-    network = best if best.is_file() else job.run / "last.pt"
-    job.run_trainer(["export", str(job.run), "--out", str(out)])
+    out, report = job.run / "export", job.run / "report"
+    job.run_trainer(["export", str(job.run), "--out", str(out), "--report", str(report)])
     cards = sorted(out.glob("*.json"))
     if len(cards) != 1:
         raise BadModel(f"trainer export left {len(cards)} model cards instead of one")
-    manifest = str(tomllib.loads(config.read_text())["data"][0]["manifest"])
-    figures = job.run_trainer(
-        ["evaluate", "--manifest", manifest, "--model", str(network), "--engine", "torch", "--json"]
-    )
-    job.farm.store.put(f"{_objects(job.lease.row_id)}evaluation.json", "\n".join(figures).encode())
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        job.farm.store.put_file(f"{_objects(job.lease.row_id)}{file.relative_to(job.run).as_posix()}", file)
     return register_model(job.farm, cards[0])
 
 

@@ -102,9 +102,9 @@ def test_a_job_is_trained_exported_evaluated_and_registered(site, prepared):
     assert job.model == "trained@1" and "trained" in [model.card.name for model in list_models(site.farm)]
     keys = list(site.farm.store.list(f"training/{job_id}/"))
     assert [key.partition("-")[0] for key in keys] == [
-        f"training/{job_id}/{n}" for n in ("best", "evaluation.json", "last")
+        f"training/{job_id}/{n}" for n in ("best", "last", "report/set/evaluation.json")
     ]
-    assert json.loads(site.farm.store.get(f"training/{job_id}/evaluation.json")) == {"auc": 0.5}
+    assert json.loads(site.farm.store.get(f"training/{job_id}/report/set/evaluation.json")) == {"auc": 0.5}
 
 
 def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, prepared):

@@ -36,7 +36,7 @@ def evaluate(
     import numpy as np
 
     from trainer import evaluate as stage
-    from trainer.evaluation_page import write_page
+    from trainer.evaluation_page import write_report
     from trainer.manifest import CropSet
     from trainer.scoring import open_scorer
     from trainer.splits import SIDES, Split
@@ -51,10 +51,7 @@ def evaluate(
         told = stage.figures(found, scorer.temperature, scorer.bias, scorer.threshold)
         told |= {"scored_by": scorer.facts, "set": crops.folder.name, "side": side or "all"}
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            stage.write_predictions(found, out / "predictions.parquet")
-            (out / "evaluation.json").write_text(json.dumps(told, indent=1))
-            write_page(told, found, crops, rows, scorer, out / "index.html")
+            write_report(told, found, crops, rows, scorer, out)
     finally:
         scorer.close()
     typer.echo(json.dumps(told) if as_json else _sentences(told))

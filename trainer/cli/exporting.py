@@ -22,6 +22,7 @@ def export(
             help="prepared set of held-out people to calibrate on; default: the validation side of the training's sets"
         ),
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="folder for an evaluation of every set, with a page")] = None,
     name: Annotated[str, typer.Option(help="default: the training's")] = "",
     version: Annotated[str, typer.Option(help="default: the training's")] = "",
     origin: Annotated[str, typer.Option(help="for the card: whose pictures the data are, and their licence")] = "",
@@ -44,5 +45,7 @@ def export(
     else:
         sides = held_out(TrainConfig.from_values(read_checkpoint(checkpoint)["config"]))
     held = [Held(crops.folder.name, crops, rows) for crops, rows in sides]
-    card = ship(checkpoint, out, held, name=name, version=version, origin=origin, demonstration=demonstration)
+    card = ship(
+        checkpoint, out, held, name=name, version=version, origin=origin, demonstration=demonstration, report=report
+    )
     typer.echo(f"{out / card.name}.json ({card.name} {card.version}, sha256 {card.sha256[:12]})")

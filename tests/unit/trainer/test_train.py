@@ -1,95 +1,164 @@
-"""Training learns, resumes where it stopped, and follows its schedule."""
+"""A training stops, goes on bit for bit, makes do with less room, and refuses what it cannot trust."""
 
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from trainer import train
-from trainer.dataset import PairMill, collate
-from trainer.evaluate import PLAIN
+from farm.errors import BadInput, BadModel
+from trainer import train as training
+from trainer.checkpoint import State, begin, read_checkpoint
+from trainer.config import Loss, TrainConfig
+from trainer.dataset import Batch, Batches
+from trainer.feed import open_feed
+from trainer.loss import joint_loss
+from trainer.manifest import CropSet
 from trainer.model import Logits
+from trainer.splits import make_split
+from trainer.train import step, train
 
-TINY = train.Recipe(width=2, images=24, pairs=2, warmup_images=8, learning_rate=5e-3, full_share=0.5)
-
-
-def test_the_rate_rises_stays_and_falls_to_zero() -> None:
-    recipe = train.Recipe(images=1000, warmup_images=100, cooldown=0.4, learning_rate=1.0)
-    rates = [train.learning_rate(recipe, n) for n in (0, 50, 100, 500, 600, 800, 1000)]
-    assert rates[0] < rates[1] < rates[2] == rates[3] == rates[4] == 1.0
-    assert rates[5] == pytest.approx(0.5) and rates[6] == 0.0
+RUN = {"epochs": 2, "epoch_images": 32, "pairs": 4, "loaders": 0, "validation_images": 4, "precision": "fp32"}
+Settings = Callable[..., TrainConfig]
 
 
-@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
-def test_a_positive_class_logit_and_a_mask_of_one_mean_fake(weights: tuple[float, float]) -> None:
-    recipe = train.Recipe(ranking_weight=weights[0], mask_weight=weights[1])
-    masks = torch.zeros(2, 1, 8, 8)
-    masks[1, :, 2:6, 2:6] = 1
-    right = Logits(torch.tensor([[-3.0], [3.0]]), (masks - 0.5) * 8)
-    assert train.loss_of(right, masks, recipe) < train.loss_of(
-        Logits(-right.class_logit, right.mask_logit), masks, recipe
-    )
-    inverted = train.loss_of(Logits(right.class_logit, -right.mask_logit), masks, recipe)
-    assert (train.loss_of(right, masks, recipe) < inverted) == bool(recipe.mask_weight)
+@pytest.fixture
+def split(aligned: Path, tmp_path: Path) -> Path:
+    (tmp_path / "split").mkdir()
+    return make_split([CropSet.open(aligned)], validation=0.4).save(tmp_path / "split")
 
 
-def test_a_tiny_network_learns_one_batch_by_heart(cache: Path) -> None:
-    torch.set_num_threads(1)
-    mill = PairMill.open(cache, np.arange(22))
-    batch = collate([mill.make(np.random.default_rng(i), row=i, kind="donor", recipe=PLAIN) for i in range(3)])
-    recipe = train.Recipe(
-        width=4, pairs=3, images=10**6, warmup_images=1, learning_rate=8e-3, full_share=0.0, window_share=0.0
-    )
-    state = train.begin(recipe)
-    losses = [train.step(state, recipe, *batch) for _ in range(25)]
-    assert losses[-1] < 0.75 * losses[0]
+@pytest.fixture
+def settings(aligned: Path, split: Path) -> Settings:
+    def make(data: dict[str, Any] | None = None, **run: Any) -> TrainConfig:
+        entry = {"manifest": str(aligned), "split": str(split)} | (data or {})
+        values = {"width": 2, "data": [entry], "run": RUN | run, "log": {"tensorboard": False}}
+        return TrainConfig.from_values(values)
+
+    return make
 
 
-def test_early_steps_see_a_window_of_crop_and_mask_alike_and_late_steps_the_whole() -> None:
-    recipe = train.Recipe(width=2, pairs=1, images=100, window_share=0.5, window_px=160)
-    state = train.begin(recipe)
-    masks = torch.arange(224 * 224).reshape(1, 1, 224, 224).repeat(2, 1, 1, 1)
-    crops = masks.repeat(1, 3, 1, 1)
-    seen, where = train.window(state, recipe, crops, masks)
-    assert seen.shape == (2, 3, 160, 160) and torch.equal(seen[:, :1], where)
-    state.step = 25
-    assert train.window(state, recipe, crops, masks)[0] is crops
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
-def test_a_resumed_training_goes_on_and_ends_where_an_unbroken_one_does(cache: Path, tmp_path: Path) -> None:
-    rows = np.arange(24)
-    whole = train.train(cache, rows, tmp_path / "whole", TINY, loaders=0, checkpoint_every=3)
-    half = train.begin(TINY)
-    half.model.train()
-    from trainer.dataset import Pairs
-
-    batches = iter(Pairs(cache, rows, TINY.pairs, TINY.seed))
-    for _ in range(3):
-        train.step(half, TINY, *next(batches))
-    (tmp_path / "broken").mkdir()
-    train.save(half, TINY, tmp_path / "broken" / "last.pt")
-    resumed = train.train(cache, rows, tmp_path / "broken", TINY, loaders=0, checkpoint_every=3)
-    assert resumed.step == whole.step == 6
-    # Dropout draws differ after a resume; the averages of weights must still be all but the same.
-    for a, b in zip(resumed.average.parameters(), whole.average.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=0.05)
+def _alike(one: Path, other: Path) -> bool:
+    a, b = read_checkpoint(one), read_checkpoint(other)
+    return all(_same(a[key], b[key]) for key in ("model", "average", "optimiser", "random", "step"))
 
 
-def test_the_log_tells_the_pictures_seen_and_the_cpu_time(cache: Path, tmp_path: Path) -> None:
-    train.train(cache, np.arange(24), tmp_path, TINY, loaders=0, checkpoint_every=3)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["images"] for line in lines] == [12, 24]
-    assert lines[-1]["cpu_seconds"] > lines[0]["cpu_seconds"] > 0
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings: Settings, tmp_path: Path, after: int) -> None:
+    train(settings(), tmp_path / "whole")
+    asked = iter([False] * (after - 1) + [True] * 9)
+    events: list[dict[str, Any]] = []
+    train(settings(), tmp_path / "broken", events.append, lambda: next(asked))
+    assert events[-1]["event"] == "stopped" and events[-1]["images"] == 8 * after
+    train(settings(), tmp_path / "broken")
+    assert _alike(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
 
 
-def test_a_checkpoint_gives_back_weights_recipe_and_place(tmp_path: Path) -> None:
-    state = train.begin(TINY)
-    state.step, state.cpu_seconds = 17, 3.5
-    train.save(state, TINY, tmp_path / "c.pt")
-    back, recipe = train.restore(tmp_path / "c.pt")
-    assert (back.step, back.cpu_seconds, recipe) == (17, 3.5, TINY)
-    assert all(torch.equal(a, b) for a, b in zip(back.model.parameters(), state.model.parameters(), strict=True))
+def test_a_seed_reproduces_and_another_does_not(settings: Settings, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(settings(epochs=1, seed=seed), tmp_path / name)
+    assert _alike(tmp_path / "a" / "last.pt", tmp_path / "b" / "last.pt")
+    assert not _alike(tmp_path / "a" / "last.pt", tmp_path / "c" / "last.pt")
+
+
+def _crowded(state: State, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    plain = training._forward
+
+    def forward(state: State, full: bool) -> Callable[[torch.Tensor], Logits]:
+        def run(image: torch.Tensor) -> Logits:
+            if len(image) > most:
+                raise torch.OutOfMemoryError("no room")
+            return plain(state, full)(image)
+
+        return run
+
+    monkeypatch.setattr(training, "_forward", forward)
+
+
+def _one_batch(config: TrainConfig) -> Batch:
+    return Batches(open_feed(config).train, config.run.pairs, config.run.seed).batch(0)
+
+
+def test_a_step_without_room_is_halved(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, events = begin(settings()), list[dict[str, Any]]()
+    _crowded(state, monkeypatch, 4)
+    step(state, 8, _one_batch(settings()), events.append)
+    assert events == [{"event": "halved", "accumulate": 2}] and (state.accumulate, state.step) == (2, 1)
+
+
+def test_where_not_one_pair_fits_the_training_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = begin(settings())
+    _crowded(state, monkeypatch, 1)
+    with pytest.raises(BadModel, match="not even one pair"):
+        step(state, 8, _one_batch(settings()))
+
+
+def test_a_leaking_split_is_refused_unless_allowed(settings: Settings, aligned: Path, tmp_path: Path) -> None:
+    (tmp_path / "leaking").mkdir()
+    path = str(make_split([CropSet.open(aligned)], by="video", validation=0.5).save(tmp_path / "leaking"))
+    with pytest.raises(BadInput, match="the split leaks"):
+        open_feed(settings({"split": path}))
+    assert open_feed(settings({"split": path, "allow_leaks": True})).facts["leaks"] > 0
+
+
+def test_another_configuration_in_the_folder_is_refused_by_key(settings: Settings, tmp_path: Path) -> None:
+    train(settings(epochs=1), tmp_path / "run")
+    with pytest.raises(BadInput, match=r"run\.seed differ"):
+        train(settings(epochs=1, seed=3), tmp_path / "run")
+
+
+def test_rows_without_a_known_mask_carry_no_mask_loss() -> None:
+    where, masks = torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
+    known = torch.tensor([True, True, True, False])
+    wrong = where.clone()
+    wrong[3] = 9
+    one, other = (joint_loss(Logits(torch.zeros(4, 1), w), masks, known, Loss()) for w in (where, wrong))
+    assert one.mask == other.mask > 0
+
+
+def test_checkpoints_every_two_epochs_best_and_last(settings: Settings, tmp_path: Path) -> None:
+    train(settings(), tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"last.pt", "best.pt", "epoch-0002.pt", "log.jsonl"}
+
+
+def test_no_number_for_a_loss_fails_and_the_last_checkpoint_stays(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(settings(epochs=1), tmp_path / "run")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    monkeypatch.setattr(training, "_gradients", lambda *_: (float("nan"),) * 4)
+    with pytest.raises(BadModel, match="no number"):
+        train(settings(), tmp_path / "run")
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_an_interrupted_command_saves_and_says_so(aligned: Path, split: Path, tmp_path: Path) -> None:
+    run = "\n".join(f"{key} = {json.dumps(value)}" for key, value in (RUN | {"epochs": 9999}).items())
+    text = f'width = 2\n[[data]]\nmanifest = "{aligned}"\nsplit = "{split}"\n[run]\n{run}\n[log]\ntensorboard = false\n'
+    (tmp_path / "t.toml").write_text(text)
+    words = ["train", str(tmp_path / "t.toml"), "--run", str(tmp_path / "run"), "--progress"]
+    command = [sys.executable, "-c", "from trainer.cli import app; app()", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=100)[0]
+    assert child.returncode == 0 and json.loads(said.splitlines()[-1])["event"] == "stopped"
+    assert (tmp_path / "run" / "last.pt").exists()
