@@ -141,9 +141,10 @@ def test_checkpoints_every_two_epochs_best_and_last(settings: Settings, tmp_path
 def test_no_number_for_a_loss_fails_and_the_last_checkpoint_stays(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(settings(epochs=1), tmp_path / "run")
+    asked = iter([False, True])
+    train(settings(), tmp_path / "run", stopped=lambda: next(asked))
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    monkeypatch.setattr(training, "_gradients", lambda *_: (float("nan"),) * 4)
+    monkeypatch.setattr(training, "to_input", lambda crops: crops.float() * float("nan"))
     with pytest.raises(BadModel, match="no number"):
         train(settings(), tmp_path / "run")
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
@@ -154,7 +155,7 @@ def test_an_interrupted_command_saves_and_says_so(aligned: Path, split: Path, tm
     text = f'width = 2\n[[data]]\nmanifest = "{aligned}"\nsplit = "{split}"\n[run]\n{run}\n[log]\ntensorboard = false\n'
     (tmp_path / "t.toml").write_text(text)
     words = ["train", str(tmp_path / "t.toml"), "--run", str(tmp_path / "run"), "--progress"]
-    command = [sys.executable, "-c", "from trainer.cli import app; app()", *words]
+    command = [sys.executable, "-c", "from trainer.cli import main; main()", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         child.stdout.readline()
