@@ -45,7 +45,16 @@ def write_set(folder: Path, pairs: int) -> Path:
 
 def measure(table: Path, out: Path, processes: int) -> dict[str, float]:
     """Run the command and watch its processes."""
-    command = [sys.executable, "-c", "from trainer.cli import main; main()", "prepare", "csv", str(table), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        "from trainer.cli import main; main()",
+        "prepare",
+        "csv",
+        str(table),
+        "--out",
+        str(out),
+    ]
     cpu_before, busy_before, began = _cpu_seconds(), _machine_busy_seconds(), time.monotonic()
     process = subprocess.Popen([*command, "--processes", str(processes)], stdout=subprocess.DEVNULL)
     waited: dict[tuple[int, int], int] = {}
