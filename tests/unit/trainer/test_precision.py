@@ -1,0 +1,28 @@
+"""Which arithmetic a device has in hardware."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainer.precision import native_bf16
+
+
+@pytest.mark.parametrize(
+    ("has", "native"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_cpu_computes_in_bf16_only_with_instructions_for_it(
+    has: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert native_bf16("cpu") is native
+
+
+def test_a_device_of_another_kind_is_not_said_to_have_it() -> None:
+    assert not native_bf16("meta")
