@@ -17,6 +17,7 @@ from torch import nn
 from farm.errors import BadInput, BadModel
 from trainer.config import TrainConfig
 from trainer.model import UYNet
+from trainer.precision import choose_precision
 
 
 @dataclass(slots=True)
@@ -28,6 +29,8 @@ class State:
     #: running average of the weights: the one that is evaluated and exported
     average: UYNet
     optimiser: torch.optim.Optimizer
+    #: of the arithmetic, "bf16" or "fp32": decided when the training began, and kept wherever it goes on
+    precision: str
     step: int = 0
     cpu_seconds: float = 0.0
     #: parts that a step is split into; grows where the device has no room
@@ -45,7 +48,8 @@ def begin(config: TrainConfig) -> State:
     layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
     model = UYNet(config.width).to(config.run.device).to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model).requires_grad_(False)
-    return State(config, model, average, _optimiser(model, config), accumulate=config.run.accumulate)
+    precision = choose_precision(config.run.precision, config.run.device)
+    return State(config, model, average, _optimiser(model, config), precision, accumulate=config.run.accumulate)
 
 
 def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -67,6 +71,7 @@ def save(state: State, path: Path) -> None:
         "average": state.average.state_dict(),
         "optimiser": state.optimiser.state_dict(),
         "random": torch.get_rng_state(),
+        "precision": state.precision,
         "step": state.step,
         "cpu_seconds": state.cpu_seconds,
         "accumulate": state.accumulate,
@@ -100,6 +105,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise BadModel(f"checkpoint {path} is damaged or no checkpoint: {error}") from error
     if not isinstance(parts, dict) or not {"config", "model", "average", "optimiser", "step"} <= parts.keys():
         raise BadModel(f"{path} is no checkpoint of `trainer train`")
+    # Before precision could be "auto", what was asked for was what was taken.
+    parts.setdefault("precision", parts["config"]["run"]["precision"])
     return parts
 
 
@@ -118,6 +125,7 @@ def restore(path: Path, device: str = "") -> State:
         raise BadModel(f"checkpoint {path} does not fit its own configuration: {error}") from error
     state.step, state.cpu_seconds, state.accumulate = parts["step"], parts["cpu_seconds"], parts["accumulate"]
     state.best, state.best_epoch, state.facts = parts["best"], parts["best_epoch"], parts["facts"]
+    state.precision = parts["precision"]
     torch.set_rng_state(parts["random"])
     if "random_cuda" in parts and torch.device(state.config.run.device).type == "cuda":
         torch.cuda.set_rng_state(parts["random_cuda"], state.config.run.device)

@@ -77,8 +77,8 @@ class Run:
     full_mask_share: float = 0.15
     #: "cpu", "cuda" or "cuda:N"
     device: str = "cpu"
-    #: "bf16" (autocast) or "fp32"
-    precision: str = "bf16"
+    #: "bf16" (autocast), "fp32", or "auto": bf16 where the device computes in it
+    precision: str = "auto"
     channels_last: bool = True
     compile: bool = False
     #: CPU threads of the arithmetic, beside the loaders
@@ -115,7 +115,7 @@ class TrainConfig:
             if not low <= value <= high:
                 raise BadInput(f"the training's {key} is {value}, it must be {low} to {high}")
         for key, word, choices in (
-            ("run.precision", self.run.precision, ("bf16", "fp32")),
+            ("run.precision", self.run.precision, ("auto", "bf16", "fp32")),
             ("log.wandb", self.log.wandb, ("off", "offline", "online")),
         ):
             if word not in choices:

@@ -99,6 +99,7 @@ def ship(
     training |= {
         "images_seen": parts["step"] * 2 * parts["config"]["run"]["pairs"],
         "cpu_seconds": round(parts["cpu_seconds"]),
+        "precision": parts["precision"],
     }
     notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + EVERY
     return export.write_card(

@@ -25,6 +25,7 @@ from trainer.dataset import Batch, Batches, to_input
 from trainer.feed import Feed, open_feed
 from trainer.loss import Losses, joint_loss
 from trainer.model import Logits
+from trainer.precision import AUTO, BF16
 from trainer.watch import watch
 
 LAST, BEST = "last.pt", "best.pt"
@@ -51,7 +52,7 @@ def train(
     curves = Curves(config, run)
     epoch_steps = math.ceil((config.run.epoch_images or feed.crops) / (2 * config.run.pairs))
     steps = epoch_steps * config.run.epochs
-    seen = {"epochs": config.run.epochs, "steps": steps}
+    seen = {"epochs": config.run.epochs, "steps": steps, "precision": state.precision}
     tell({"event": "begin", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
     batches = _batches(Batches(feed.train, config.run.pairs, config.run.seed, first=state.step), config.run.loaders)
     try:
@@ -96,6 +97,10 @@ def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
         )
     if state.facts["data"] != feed.facts["data"]:
         raise BadInput(f"the data sets were prepared again since {run} was begun; name another --run folder")
+    if config.run.precision not in (AUTO, state.precision):
+        raise BadInput(
+            f"{run} holds a training in {state.precision}, and run.precision is {config.run.precision!r}; name another --run folder"
+        )
     state.config = config
     return state
 
@@ -103,6 +108,7 @@ def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
 #: what may change between two starts of one training without changing what it computes
 _FREE = {
     "run.device",
+    "run.precision",
     "run.threads",
     "run.loaders",
     "run.checkpoint_every_epochs",
@@ -260,7 +266,7 @@ def _gradients(state: State, batch: Batch, window: tuple[slice, slice], full: bo
         image = to_input(crops)
         if run.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == BF16):
             logits = forward(image)
         truth = masks.float() if full else functional.avg_pool2d(masks.float(), 4)
         losses = joint_loss(logits, truth, part.mask_known.to(device), state.config.loss)

