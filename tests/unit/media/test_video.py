@@ -217,7 +217,8 @@ def test_a_file_cut_off_gives_what_decodes_and_says_so(tmp_path: Path) -> None:
     source = sample_frames(path, "all")
     seen = [number_of(rgb) for _, rgb in source]
     assert 20 < len(seen) < 90
-    assert seen == list(range(len(seen)))
+    # Where the cut falls depends on the encoder's bytes: a last P-frame may be whole while the B-frames shown before it are gone.
+    assert seen[:-1] == list(range(len(seen) - 1)) and seen[-1] - seen[-2] <= 3
     assert any("cut off" in note and "of the 4.00 s" in note for note in source.notes)
 
 
