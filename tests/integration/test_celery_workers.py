@@ -90,9 +90,11 @@ def test_a_clip_is_scanned_and_doubled_messages_change_nothing(rack, portrait, r
         wait(farm, scan_id)
         before = rows.effect(scan_id)
         [video], batches = rows.videos(scan_id), rows.batches(scan_id)
+        # on a slow machine the dispatcher has rung some rows twice already
+        dropped = log.read_text().count("dropped")
         doorbell.ring([Ring(SPLIT_TASK, SPLIT_QUEUE, video.id, 6, "again")] * 2)
         doorbell.ring([Ring(INFER_TASK, INFER_QUEUE, batch.id, 6, "again") for batch in batches])
-        until(lambda: log.read_text().count("dropped") == 2 + len(batches))
+        until(lambda: log.read_text().count("dropped") >= dropped + 2 + len(batches))
         until(lambda: doorbell.count() == {SPLIT_QUEUE: 0, INFER_QUEUE: 0})
 
     assert rows.effect(scan_id) == before
