@@ -95,7 +95,7 @@ def test_a_clip_is_scanned_and_doubled_messages_change_nothing(rack, portrait, r
         doorbell.ring([Ring(SPLIT_TASK, SPLIT_QUEUE, video.id, 6, "again")] * 2)
         doorbell.ring([Ring(INFER_TASK, INFER_QUEUE, batch.id, 6, "again") for batch in batches])
         until(lambda: log.read_text().count("dropped") >= dropped + 2 + len(batches))
-        until(lambda: doorbell.count() == {SPLIT_QUEUE: 0, INFER_QUEUE: 0})
+        until(lambda: not any(doorbell.count().values()))
 
     assert rows.effect(scan_id) == before
     assert before["scan"]["state"] == "done" and before["scan"]["crops_done"] > 0
