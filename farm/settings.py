@@ -24,7 +24,10 @@ class Settings(BaseSettings):
     s3_endpoint_url: str = Field("", description="any S3 endpoint; empty means AWS")
     s3_region: str = "us-east-1"
 
-    model: str = Field("", description="model name, name@version or path of a card; empty means the shipped one")
+    model: str = Field(
+        "",
+        description="model name, name@version or path of a card; goes before the promoted one, which empty means; --model goes before it",
+    )
     engine: str = Field("onnx", description="onnx, openvino, simulated, vart: never replaced by another one silently")
     engine_threads: int = Field(1, ge=1)
     card: str = Field(

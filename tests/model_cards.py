@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from farm.contracts import ModelCard
@@ -16,3 +18,21 @@ def model_card(**changes: Any) -> ModelCard:
         "false_positive_rate": 0.01, "real_below": 0.1, "demonstration": True,
     }  # fmt: skip
     return ModelCard(**values | changes)
+
+
+def write_card(folder: Path, name: str, weights: bytes, version: str = "1") -> Path:
+    """Write weights and their card; the card's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.onnx").write_bytes(weights)
+    card = model_card(
+        name=name,
+        version=version,
+        weights=f"{name}.onnx",
+        sha256=sha256(weights).hexdigest(),
+        crop_margin=0.3,
+        temperature=2.0,
+        bias=0.5,
+    )
+    path = folder / f"{name}.json"
+    path.write_text(card.to_json())
+    return path

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from farm.cli import looking, operating, scanning, training
+from farm.cli import looking, models, operating, scanning, training
 from farm.cli.exits import EXIT_CODES, Exit
 from farm.errors import FarmError, NothingToScan
 
@@ -25,11 +25,12 @@ SCANNING, LOOKING, OPERATING = "Scan", "Look at results", "Run a farm"
 for panel, commands in (
     (SCANNING, (scanning.demo, scanning.scan, scanning.submit, scanning.rescan, scanning.cancel)),
     (LOOKING, (looking.status, looking.results, looking.report)),
-    (OPERATING, (operating.worker, operating.dispatch, operating.flower, operating.models)),
+    (OPERATING, (operating.worker, operating.dispatch, operating.flower)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel, epilog=EXIT_CODES)(command)
 app.add_typer(looking.masks, name="masks", rich_help_panel=LOOKING)
+app.add_typer(models.models, name="models", rich_help_panel=OPERATING)
 app.add_typer(training.train, name="train", rich_help_panel=OPERATING)
 app.add_typer(operating.db, name="db", rich_help_panel=OPERATING)
 

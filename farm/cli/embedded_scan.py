@@ -11,7 +11,7 @@ from typing import Any
 from farm.cli.options import opened_farm
 from farm.cli.printing import meter
 from farm.db.models import ScanState
-from farm.db.results import VideoResult, scan_results, verdict_counts
+from farm.db.results import VerdictChange, VideoResult, change_counts, rescan_of, scan_results, verdict_counts
 from farm.db.session import database_errors
 from farm.embedded import EmbeddedFarm
 from farm.errors import NothingToScan
@@ -45,6 +45,9 @@ class Scanned:
     verdicts: dict[str, int]
     #: its index.html
     report: Path
+    #: the scan that it repeats, and how the verdicts differ; None and nothing where it repeats none
+    before: int | None = None
+    changes: tuple[VerdictChange, ...] = ()
 
 
 def run_embedded(home: Path, wanted: Wanted) -> Iterator[Scanned]:
@@ -88,8 +91,9 @@ def _submit(farm: Farm, sources: Iterator[Source], wanted: Wanted) -> int:
 
 
 def _ended(farm: Farm, scan_id: int, folder: Path) -> Scanned:
-    report = write_report(farm, scan_id, folder)
+    report = write_report(farm, scan_id, folder).resolve()
     with database_errors(), farm.sessions() as session:
-        return Scanned(
-            scan_id, tuple(scan_results(session, scan_id)), verdict_counts(session, scan_id), report.resolve()
-        )
+        results, verdicts = tuple(scan_results(session, scan_id)), verdict_counts(session, scan_id)
+        before = rescan_of(session, scan_id)
+        changes = () if before is None else tuple(change_counts(session, scan_id, before))
+    return Scanned(scan_id, results, verdicts, report, before, changes)

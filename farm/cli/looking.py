@@ -30,6 +30,7 @@ class By(StrEnum):
     DATASET = "dataset"
     LABEL = "label"
     DAY = "day"
+    CHANGE = "change"
 
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write into; made if missing.", file_okay=False)]
@@ -54,29 +55,45 @@ def results(
     ] = None,
     home: Home = None,
     written: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
-    by: Annotated[By | None, typer.Option("--by", help="Sum up; by label also accuracy, AUC and EER.")] = None,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Sum up; by label also accuracy, AUC and EER; change needs --against.")
+    ] = None,
+    against: Annotated[
+        int | None,
+        typer.Option("--against", metavar="SCAN", help="Show what changed since this scan of the same videos.", min=1),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write; parquet needs one. Default: stdout.", dir_okay=False)
     ] = None,
 ) -> None:
     """One row per submitted path, or sums over them."""
+    from farm.cli.changes import write_changes
     from farm.cli.tables import write_results, write_sums
     from farm.db import results as read
     from farm.db.session import database_errors
 
+    if (by is By.CHANGE and against is None) or (against is not None and by not in (None, By.CHANGE)):
+        raise typer.BadParameter(
+            "--by change and --against belong together: farm results SCAN --against EARLIER --by change"
+        )
     with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
-        if by is not None:
+        if by is not None and by is not By.CHANGE:
             sums: dict[By, Callable[..., Sequence[Any]]] = {
                 By.DATASET: read.by_dataset,
                 By.LABEL: read.by_label,
                 By.DAY: read.by_day,
             }
             write_sums(sums[by](session, scan_id), written.value, out)
-        else:
-            latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
-            if latest is None:
-                raise BadInput("this farm has no scan yet")
+            return
+        latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
+        if latest is None:
+            raise BadInput("this farm has no scan yet")
+        if against is None:
             write_results(read.scan_results(session, latest), written.value, out)
+        elif by is None:
+            write_changes(session, latest, against, written.value, out)
+        else:
+            write_sums(read.change_counts(session, latest, against), written.value, out)
 
 
 def report(scan_id: ScanId, out: OutFolder, home: Home = None) -> None:

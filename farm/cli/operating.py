@@ -1,4 +1,4 @@
-"""Commands for who runs a farm: workers, the dispatcher, Flower, the database, the models."""
+"""Commands for who runs a farm: workers, the dispatcher, Flower, the database."""
 
 from __future__ import annotations
 
@@ -75,16 +75,6 @@ def flower(
     from farm.cli.flower import serve
 
     serve(home, address, port)
-
-
-def models(home: Home = None) -> None:
-    """List the registered models."""
-    from farm.cli.printing import console
-    from farm.cli.tables import models_table
-    from farm.jobs.models import list_models
-
-    with opened_farm(home) as farm:
-        console().print(models_table(list_models(farm)))
 
 
 db = typer.Typer(help="Make or mend the farm's tables.", no_args_is_help=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +28,17 @@ PATHS_HELP = (
     "Video files, folders, patterns, s3://bucket/prefix, or a CSV manifest "
     "(columns path[,label,…]; paths relative to its folder; label FAKE or REAL)."
 )
-Paths = Annotated[list[str], typer.Argument(metavar="PATHS…", help=PATHS_HELP)]
-MaybePaths = Annotated[list[str] | None, typer.Argument(metavar="[PATHS…]", help=PATHS_HELP)]
+
+
+def _something_named(paths: list[str] | None) -> list[str] | None:
+    """Refuse a command line on which no path leads anywhere; one bad path among good ones becomes a result that says so."""
+    if paths and not any(path.startswith("s3://") or has_magic(path) or os.path.lexists(path) for path in paths):
+        raise typer.BadParameter(f"there is no such file or folder: {', '.join(paths)}")
+    return paths
+
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATHS…", help=PATHS_HELP, callback=_something_named)]
+MaybePaths = Annotated[list[str] | None, typer.Argument(metavar="[PATHS…]", help=PATHS_HELP, callback=_something_named)]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Name of the data set these videos belong to.")]
 EngineName = Annotated[
     str,
@@ -39,7 +50,8 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model",
-        help="name, name@version or a model card's path. Default: FARM_MODEL, else the shipped one; rescan: as it was.",
+        help="name, name@version or a model card's path. Default: FARM_MODEL, else the promoted one, else the shipped one; "
+        "rescan: as it was.",
     ),
 ]
 Sampling = Annotated[

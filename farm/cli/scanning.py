@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,6 +97,8 @@ def _print_scanned(scanned: Scanned, home: Path, seconds: float, as_json: bool) 
             "seconds": round(seconds, 3),
             "report": str(scanned.report),
         }
+        if scanned.before is not None:
+            summary |= {"rescan_of": scanned.before, "changes": [asdict(each) for each in scanned.changes]}
         print(json.dumps(summary), flush=True)
     else:
         print_scan(scanned, home, seconds)
@@ -140,12 +143,24 @@ def rescan(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scan the same videos again with another model, engine or sampling; what is not named stays as it was."""
+    """Scan the same videos again with another model, engine or sampling; what is not named stays as it was.
+
+    `farm results NEW --against SCAN` shows what changed.
+    """
+    from farm.jobs.models import promoted_model
     from farm.jobs.rescan import rescan as use_case
+    from farm.jobs.rescan import scanned_with
 
     with opened_farm(home) as farm:
         new_id = use_case(farm, scan_id, model=model, engine=engine, sampling=sampling)
-    _print_new(new_id, as_json, f"scan {new_id} repeats scan {scan_id}; {_what_next(home)}")
+        named, promoted = scanned_with(farm, new_id), promoted_model(farm)
+    here = f" --home {home}" if home else ""
+    if not model and promoted is not None and promoted.named != named:
+        print(f"as before with {named}; {promoted.named} is promoted by now: name it with --model", file=sys.stderr)
+    what_changed = f"`farm results {new_id} --against {scan_id}{here}` shows what changed"
+    _print_new(
+        new_id, as_json, f"scan {new_id} repeats scan {scan_id} with {named}; {_what_next(home)}, {what_changed}"
+    )
 
 
 def cancel(scan_id: ScanId, home: Home = None) -> None:

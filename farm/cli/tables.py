@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.table import Table
 from rich.text import Text
 
+from farm.cli.changes import in_words
 from farm.cli.printing import cell, console, table, verdict_cell
 from farm.db.results.sums import PENDING, RANK
 from farm.errors import BadInput
@@ -38,6 +39,11 @@ def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
         screen.print(f"… and {left} more: farm results {scanned.scan_id} --home {home}")
     counts = ", ".join(f"{n} {verdict}" for verdict, n in scanned.verdicts.items())
     screen.print(f"\nscan {scanned.scan_id}: {len(scanned.results)} videos in {seconds:.1f} s: {counts}")
+    if scanned.before is not None:
+        told = f"against scan {scanned.before}: {in_words(scanned.changes)}"
+        screen.print(
+            f"{told} (farm results {scanned.scan_id} --against {scanned.before} --home {home})", soft_wrap=True
+        )
     here = Path.cwd()
     report = scanned.report.relative_to(here) if scanned.report.is_relative_to(here) else scanned.report
     screen.print(Text(f"report: {report}"), soft_wrap=True)
@@ -59,19 +65,26 @@ def results_table(results: Iterable[VideoResult]) -> Table:
 
 def write_results(results: Iterable[VideoResult], written: str, path: Path | None) -> None:
     """One row per submitted path, in the format asked for, to a file or stdout. Raises BadInput where parquet has no file."""
+    from farm.report.tables import SCHEMA
+
     if written == "table":
-        with _opened(path) as file:
+        with opened(path) as file:
             console(file).print(results_table(results))
         return
+    write_rows((asdict(r) | {"reasons": list(r.reasons)} for r in results), SCHEMA, written, path)
+
+
+def write_rows(rows: Iterable[dict[str, Any]], schema: Any, written: str, path: Path | None) -> None:
+    """Rows with the columns of this Arrow schema as json, csv or parquet, one at a time. Raises BadInput where parquet has no file."""
     from farm.report.tables import CsvTable, JsonTable, ParquetTable
 
     with ExitStack() as stack:
         if written == "parquet":
-            sink: CsvTable | JsonTable | ParquetTable = ParquetTable(_for_parquet(path))
+            sink: CsvTable | JsonTable | ParquetTable = ParquetTable(_for_parquet(path), schema)
         else:
-            sink = (CsvTable if written == "csv" else JsonTable)(stack.enter_context(_opened(path)))
-        for result in results:
-            sink.add(_row(result))
+            sink = (CsvTable if written == "csv" else JsonTable)(stack.enter_context(opened(path)), schema)
+        for row in rows:
+            sink.add(row)
         sink.close()
 
 
@@ -84,7 +97,7 @@ def write_sums(sums: Sequence[Any], written: str, path: Path | None) -> None:
 
         pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows]), _for_parquet(path))
         return
-    with _opened(path) as file:
+    with opened(path) as file:
         if written == "json":
             file.write(json.dumps(rows, ensure_ascii=False, default=str) + "\n")
         elif written == "table":
@@ -109,7 +122,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO]:
+def opened(path: Path | None) -> Iterator[TextIO]:
+    """The file to write text into, or stdout where there is none."""
     if path is None:
         yield sys.stdout
         return
@@ -121,10 +135,6 @@ def _for_parquet(path: Path | None) -> Path:
     if path is None:
         raise BadInput("parquet is no text: name a file with --out")
     return path
-
-
-def _row(result: VideoResult) -> dict[str, Any]:
-    return asdict(result) | {"reasons": list(result.reasons)}
 
 
 def status_tables(scans: Sequence[ScanStatus]) -> Iterator[Table]:
@@ -171,12 +181,38 @@ def status_tables(scans: Sequence[ScanStatus]) -> Iterator[Table]:
 
 def models_table(models: Iterable[RegisteredModel]) -> Table:
     """One line per registered model."""
-    columns = ("id", "model", "width", "threshold", "false positives", "notes")
+    from farm.jobs.models import by_and_when
+
+    columns = ("id", "model", "state", "since", "width", "threshold", "false positives", "notes")
     rows = (
-        (m.id, f"{m.card.name}@{m.card.version}", m.card.width, m.card.threshold, m.card.false_positive_rate, _worth(m))
+        (m.id, m.named, m.state, by_and_when(m), m.card.width, m.card.threshold, m.card.false_positive_rate, _worth(m))
         for m in models
     )
     return table(None, columns, rows)
+
+
+def facts_table(facts: dict[str, Any]) -> Table:
+    """One line per fact; what a fact holds stands below it, indented. Moments are in UTC."""
+    return table(None, ("fact", "value"), _fact_rows(facts))
+
+
+def _fact_rows(facts: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}", ""
+            yield from _fact_rows(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from _fact_rows({f"{name} {number}": each for number, each in enumerate(value, 1)}, indent)
+        elif value not in (None, "", [], (), {}):
+            yield f"{indent}{name}", _fact(name, value)
+
+
+def _fact(name: str, value: object) -> str:
+    if name.endswith("_at") and isinstance(value, float):
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%SZ}"
+    if isinstance(value, list | tuple):
+        return " ".join(_fact("", each) for each in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _worth(model: RegisteredModel) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -64,6 +65,17 @@ class ScanState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ModelState(StrEnum):
+    """Whether scans may take a network."""
+
+    CANDIDATE = "candidate"
+    """Registered: it scans when it is named."""
+    PROMOTED = "promoted"
+    """It also scans when none is named. One at most."""
+    RETIRED = "retired"
+    """No new scan may take it; what it found stays and names it."""
+
+
 class Leased:
     """Columns of a row that is work; see farm/jobs/claim.py for the moves between states."""
 
@@ -91,7 +103,17 @@ class Model(Base):
     """A registered network: its card as it was when registered."""
 
     __tablename__ = "models"
-    __table_args__ = (UniqueConstraint("name", "version"),)
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        # whatever two promotions do at once, one network is promoted
+        Index(
+            "uq_models_promoted",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'promoted'"),
+            postgresql_where=text("state = 'promoted'"),
+        ),
+    )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     version: Mapped[str] = mapped_column(String(60))
@@ -100,6 +122,10 @@ class Model(Base):
     #: object key of the weights in the farm's storage
     object_key: Mapped[str] = mapped_column(Text)
     created_at: Mapped[float] = mapped_column(Double)
+    state: Mapped[str] = mapped_column(String(12), default=ModelState.CANDIDATE, server_default=ModelState.CANDIDATE)
+    #: who moved it into its state, and when; nobody did while it is as it was registered
+    state_by: Mapped[str | None] = mapped_column(String(200))
+    state_at: Mapped[float | None] = mapped_column(Double)
 
 
 class Scan(Base):

@@ -9,7 +9,7 @@ from farm.db.models import Dataset, Scan, ScanPath, ScanState, ScanVideo
 from farm.db.session import database_errors
 from farm.errors import BadInput
 from farm.farm import Farm
-from farm.jobs.models import find_model
+from farm.jobs.models import check_choosable, find_model, load_model
 from farm.jobs.recipe import recipe_again
 from farm.jobs.submit import close_submission, open_scan
 
@@ -19,7 +19,7 @@ def rescan(
 ) -> int:
     """A new scan of the same paths and its id; what is not given stays as it was. Crops are reused where the recipe comes out the same.
 
-    Raises BadInput for an unknown scan or one that is still being submitted.
+    Raises BadInput for an unknown scan or one that is still being submitted, and where the model is retired by now.
     """
     with database_errors(), farm.sessions() as session:
         old = session.get(Scan, scan_id)
@@ -27,6 +27,8 @@ def rescan(
             raise BadInput(f"there is no scan {scan_id}" if old is None else f"scan {scan_id} is still being submitted")
         dataset = session.execute(select(Dataset.name).where(Dataset.id == old.dataset_id)).scalar_one_or_none()
     other = find_model(farm, model) if model else None
+    if other is None:
+        check_choosable(load_model(farm, old.model_id))
     new_id = open_scan(
         farm,
         old.model_id if other is None else other,
@@ -39,6 +41,12 @@ def rescan(
     _copy_rows(farm, scan_id, new_id)
     close_submission(farm, new_id)
     return new_id
+
+
+def scanned_with(farm: Farm, scan_id: int) -> str:
+    """name@version of a scan's model."""
+    with database_errors(), farm.sessions() as session:
+        return load_model(farm, session.get_one(Scan, scan_id).model_id).named
 
 
 def _copy_rows(farm: Farm, old_id: int, new_id: int) -> None:

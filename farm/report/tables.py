@@ -40,7 +40,26 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Columns of every table, in order: the fields of `VideoResult`. `label` is what a manifest said, `verdict` what the farm says."""
+"""Columns of results, in order: the fields of `VideoResult`. `label` is what a manifest said, `verdict` what the farm says."""
+
+CHANGES = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("name", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("label", pa.string()),
+        ("verdict_before", pa.string()),
+        ("verdict_after", pa.string()),
+        ("p_fake_before", pa.float64()),
+        ("p_fake_after", pa.float64()),
+        ("scan_before", pa.int64()),
+        ("scan_after", pa.int64()),
+        ("model_before", pa.string()),
+        ("model_after", pa.string()),
+    ]
+)
+"""Columns of a table of changes: the fields of `VideoChange`."""
 
 ROWS_PER_GROUP = 4096
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -58,19 +77,20 @@ def utf8_safe(value: object) -> object:
     return [utf8_safe(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _cells(row: Row) -> dict[str, Any]:
-    return {name: utf8_safe(row[name]) for name in SCHEMA.names}
+def _cells(row: Row, schema: pa.Schema) -> dict[str, Any]:
+    return {name: utf8_safe(row[name]) for name in schema.names}
 
 
 class CsvTable:
     """RFC 4180 with a header line; reasons are joined by a space."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, schema: pa.Schema = SCHEMA) -> None:
+        self._schema = schema
         self._writer = csv.writer(file)
-        self._writer.writerow(SCHEMA.names)
+        self._writer.writerow(schema.names)
 
     def add(self, row: Row) -> None:
-        cells = (" ".join(v) if isinstance(v, list) else v for v in _cells(row).values())
+        cells = (" ".join(v) if isinstance(v, list) else v for v in _cells(row, self._schema).values())
         self._writer.writerow([spreadsheet_safe(cell) for cell in cells])
 
     def close(self) -> None: ...
@@ -79,12 +99,13 @@ class CsvTable:
 class JsonTable:
     """One array, one result per line."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, schema: pa.Schema = SCHEMA) -> None:
         self._file = file
+        self._schema = schema
         self._separator = "[\n"
 
     def add(self, row: Row) -> None:
-        self._file.write(self._separator + json.dumps(_cells(row), ensure_ascii=False, allow_nan=False))
+        self._file.write(self._separator + json.dumps(_cells(row, self._schema), ensure_ascii=False, allow_nan=False))
         self._separator = ",\n"
 
     def close(self) -> None:
@@ -94,12 +115,13 @@ class JsonTable:
 class ParquetTable:
     """Typed columns, zstd, row groups of `ROWS_PER_GROUP`."""
 
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
 
     def add(self, row: Row) -> None:
-        self._rows.append(_cells(row))
+        self._rows.append(_cells(row, self._schema))
         if len(self._rows) >= ROWS_PER_GROUP:
             self._flush()
 
@@ -109,7 +131,7 @@ class ParquetTable:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from farm_rows import Rows
-from model_cards import model_card
+from model_cards import write_card
 
 from farm.db.session import open_engine, upgrade
 from farm.farm import Farm
@@ -20,24 +19,6 @@ from farm.settings import Settings
 def card_path(tmp_path: Path) -> Path:
     """A model card with weights beside it; no engine but the simulated one would take them."""
     return write_card(tmp_path / "model", "test-net", b"no weights at all")
-
-
-def write_card(folder: Path, name: str, weights: bytes, version: str = "1") -> Path:
-    """Write weights and their card; the card's path."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.onnx").write_bytes(weights)
-    card = model_card(
-        name=name,
-        version=version,
-        weights=f"{name}.onnx",
-        sha256=sha256(weights).hexdigest(),
-        crop_margin=0.3,
-        temperature=2.0,
-        bias=0.5,
-    )
-    path = folder / f"{name}.json"
-    path.write_text(card.to_json())
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ class ScoredFace:
 
 def scan_results(session: Session, scan_id: int) -> Iterator[VideoResult]:
     """One result per submitted path in the order of submission, fetched in pieces. Raises BadInput where there is no such scan."""
-    scan = _scan(session, scan_id)
+    scan = scan_facts(session, scan_id)
     last = -1
     while rows := session.execute(_piece(scan_id, last)).all():
         engines = engines_of_videos(session, [row.scan_video_id for row in rows if row.scan_video_id is not None])
@@ -92,7 +92,8 @@ def scan_results(session: Session, scan_id: int) -> Iterator[VideoResult]:
         last = rows[-1].position
 
 
-def _scan(session: Session, scan_id: int) -> Row[Any]:
+def scan_facts(session: Session, scan_id: int) -> Row[Any]:
+    """What all results of a scan share: its engine, recipe, code version, and its model's name, version and sha256. Raises BadInput."""
     columns = (
         Scan.id,
         Scan.engine,

@@ -56,7 +56,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert not HEAVY & set(shown.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "db upgrade", "db status", "masks export"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        "db upgrade",
+        "db status",
+        "masks export",
+        "models list",
+        "models show",
+        "models register",
+        "models promote",
+        "models retire",
+    ],
+)
 def test_every_command_explains_itself_and_its_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert farm(*command.split(), "--help") == Exit.DONE
     shown = capsys.readouterr().out
@@ -69,7 +82,19 @@ def test_the_help_names_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("fly",), ("scan", "--nonsense"), ("cancel", "0"), ("scan",), ("results", "--format", "xml")]
+    "arguments",
+    [
+        ("fly",),
+        ("scan", "--nonsense"),
+        ("cancel", "0"),
+        ("scan",),
+        ("scan", "mistyped.mp4"),
+        ("submit", "mistyped.mp4", "mistyped too"),
+        ("results", "--format", "xml"),
+        ("results", "2", "--by", "change"),
+        ("results", "2", "--against", "1", "--by", "day"),
+        ("models", "--home", "here", "promote", "a@1"),
+    ],
 )
 def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert farm(*arguments) == Exit.USAGE
