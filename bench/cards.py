@@ -4,8 +4,10 @@
 
 A simulated card takes the time that a VCK5000 takes (316.8 crops/s, int8, W=64) and burns no CPU; everything else is real: one worker
 process per card (Celery on Redis, two threads: one fetches and stores while the other waits for its card), crop batches read from the
-object store, masks written to it, scores and rollups in SQL, verdicts, the dispatcher's window. Before the clock starts the batches are
-split already (from noise: the cards' scores mean nothing). The rate is that of the middle of the run, when every card has work.
+object store, masks written to it, scores and rollups in SQL, verdicts, the dispatcher's process. Before the clock starts the batches are
+split already (from noise: the cards' scores mean nothing) and every worker answers. The rate is that of the middle of the run, when every
+card has work. `farm_cpu_ms_per_crop` is what the farm's processes use meanwhile, `of_which` says which of them. Where other jobs have the
+processors the rate falls while that stays; `cores_for_8_cards` (that, times 8 x 316.8 crops/s) says how many processors eight cards take.
 Ends with one line of JSON.
 """
 
@@ -19,28 +21,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import func, insert, select, text
 
-from bench.cpu_seconds import family_cpu_seconds
+from bench.cpu_seconds import family, process_cpu_seconds
 from farm.contracts import CROP_SIDE_PX, Box, Crop, CropBatch, FrameRef, ModelCard
 from farm.db.models import CropBatchRow, Scan, ScanVideo, Video, WorkState
 from farm.db.session import db_now, open_engine, upgrade
 from farm.embedded import redis_binary
 from farm.farm import Farm
-from farm.jobs.dispatch import Dispatcher
 from farm.jobs.models import register_model
 from farm.jobs.progress import progress
 from farm.jobs.submit import close_submission, open_scan
 from farm.media.batches import encode_batch
-from farm.queue import Doorbell, make_app
+from farm.queue import make_app
 from farm.settings import Settings
 from farm.split import Recipe
 
@@ -58,25 +59,29 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     chosen = parser.parse_args()
     rates: dict[str, float] = {}
+    costs: dict[str, float] = {}
     for cards in chosen.cards:
         told = measure(cards, chosen.seconds, chosen.batch, chosen.database)
-        rates[str(cards)] = told["crops_per_second"]
+        rates[str(cards)], costs[str(cards)] = told["crops_per_second"], told["farm_cpu_ms_per_crop"]
         print(json.dumps(told), flush=True)
     result: dict[str, object] = {"crops_per_second": rates, "database": chosen.database, "batch": chosen.batch}
+    result["farm_cpu_ms_per_crop"] = costs
     result["efficiency"] = {n: round(rate / (int(n) * CARD_CROPS_PER_SECOND), 4) for n, rate in rates.items()}
     if "8" in rates:
         result["efficiency_8"] = round(rates["8"] / (8 * CARD_CROPS_PER_SECOND), 4)
+        result["cores_for_8_cards"] = round(costs["8"] / 1000 * 8 * CARD_CROPS_PER_SECOND, 3)
     result["processors"] = len(os.sched_getaffinity(0))
     print(json.dumps(result))
 
 
-def measure(cards: int, seconds: float, batch: int, database: str) -> dict[str, float]:
+def measure(cards: int, seconds: float, batch: int, database: str) -> dict[str, Any]:
     """Start a farm of so many cards on work for about `seconds`, and watch how fast it goes."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farm-cards-", dir=_fast_folder())))
+        redis = stack.enter_context(_redis(home))
         settings = Settings(
             database_url=stack.enter_context(_database(database, home)),
-            redis_url=stack.enter_context(_redis(home)),
+            redis_url=f"redis+socket://{home / 'redis.sock'}",
             storage_url=f"file://{home / 'objects'}",
             engine="simulated",
             simulated_crops_per_second=CARD_CROPS_PER_SECOND,
@@ -88,31 +93,40 @@ def measure(cards: int, seconds: float, batch: int, database: str) -> dict[str, 
         stack.callback(farm.close)
         upgrade(farm.engine)
         scan_id = _prepare(farm, int(cards * CARD_CROPS_PER_SECOND * seconds / batch), batch)
-        doorbell = Doorbell(make_app(settings.redis_url))
-        dispatcher = Dispatcher(farm, doorbell)
-        thread = threading.Thread(target=dispatcher.run, daemon=True)
+        parts = {"redis": [redis.pid], "workers": []}
         for number in range(cards):
-            stack.enter_context(_worker(settings, f"simulated-{number}", home))
-        time.sleep(3.0 + 0.5 * cards)
-        thread.start()
-        try:
-            return {"cards": cards, **_watch(farm, scan_id)}
-        finally:
-            dispatcher.stop()
-            thread.join()
+            parts["workers"].append(stack.enter_context(_worker(settings, f"simulated-{number}", home)).pid)
+        _wait_for_workers(settings.redis_url, cards)
+        parts["dispatcher"] = [
+            stack.enter_context(_process(settings, ["-c", "from farm.cli import main; main()", "dispatch"], home)).pid
+        ]
+        return {"cards": cards, **_watch(farm, scan_id, parts)}
 
 
-def _watch(farm: Farm, scan_id: int) -> dict[str, float]:
+def _wait_for_workers(redis_url: str, cards: int) -> None:
+    """Return once this many workers answer: what they cost while they start is not what is measured."""
+    app = make_app(redis_url)
+    deadline = time.monotonic() + 120
+    while len(app.control.ping(timeout=1.0)) < cards:
+        assert time.monotonic() < deadline, "the workers do not come up"
+    app.close()
+
+
+def _watch(farm: Farm, scan_id: int, parts: dict[str, list[int]]) -> dict[str, Any]:
     """The rate between a fifth and four fifths of the scan, and what processors were busy with meanwhile."""
-    seen: list[tuple[float, int, float, float]] = []
+    seen: list[tuple[float, int, float, dict[str, float]]] = []
     while True:
         now = progress(farm, scan_id)
-        seen.append((time.monotonic(), now.crops_done, _busy_seconds(), family_cpu_seconds()))
+        spent = {
+            part: sum(process_cpu_seconds(each) for pid in pids for each in family(pid)) for part, pids in parts.items()
+        }
+        seen.append((time.monotonic(), now.crops_done, _busy_seconds(), spent))
         if now.ended:
             break
         time.sleep(0.25)
     middle = [moment for moment in seen if now.crops_total / 5 <= moment[1] <= now.crops_total * 4 / 5]
     (begin, first, idle, unspent), (end, last, busy, spent) = middle[0], middle[-1]
+    cost = {part: (spent[part] - unspent[part]) * 1000 / (last - first) for part in parts}
     with farm.read() as connection:
         done = select(func.count()).select_from(CropBatchRow).where(CropBatchRow.state == WorkState.DONE)
         assert (
@@ -123,7 +137,8 @@ def _watch(farm: Farm, scan_id: int) -> dict[str, float]:
     return {
         "crops_per_second": round((last - first) / (end - begin), 1),
         "crops": now.crops_done,
-        "farm_cpu_ms_per_crop": round((spent - unspent) * 1000 / (last - first), 3),
+        "farm_cpu_ms_per_crop": round(sum(cost.values()), 3),
+        "of_which": {part: round(each, 3) for part, each in cost.items()},
         "machine_busy": round((busy - idle) / (end - begin) / processors, 3),
     }
 
@@ -201,30 +216,34 @@ def _write_card(folder: Path) -> Path:
     return path
 
 
-@contextmanager
-def _worker(settings: Settings, card: str, home: Path) -> Iterator[None]:
+def _worker(settings: Settings, card: str, home: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """One card's worker process."""
+    return _process(settings, ["-m", "workers.app", "infer", "--loglevel", "WARNING"], home, FARM_CARD=card)
+
+
+@contextmanager
+def _process(settings: Settings, arguments: list[str], home: Path, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the farm that these settings name."""
     plain = {f"FARM_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
-    plain |= {"FARM_CARD": card, "OPENBLAS_NUM_THREADS": "1", "FARM_FLOWER_PASSWORD": ""}
-    with (home / f"{card}.log").open("wb") as log:
-        command = [sys.executable, "-m", "workers.app", "infer", "--loglevel", "WARNING"]
-        process = subprocess.Popen(command, env={**os.environ, **plain}, stdout=log, stderr=log)
+    plain |= {"OPENBLAS_NUM_THREADS": "1", "FARM_FLOWER_PASSWORD": "", **extra}
+    with (home / f"{extra.get('FARM_CARD', arguments[-1])}.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **plain}, stdout=log, stderr=log)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
 
 
 @contextmanager
-def _redis(home: Path) -> Iterator[str]:
-    socket = home / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(home)]
+def _redis(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A private Redis on the socket `redis.sock`."""
+    options = ["--port", "0", "--unixsocket", str(home / "redis.sock"), "--save", "", "--dir", str(home)]
     process = subprocess.Popen([str(redis_binary()), *options], stdout=subprocess.DEVNULL)
     try:
-        while not socket.exists():
+        while not (home / "redis.sock").exists():
             time.sleep(0.01)
-        yield f"redis+socket://{socket}"
+        yield process
     finally:
         process.kill()
         process.wait()

@@ -51,7 +51,12 @@ def run_counted(command: Sequence[str | Path], env: dict[str, str] | None = None
 
 def family_cpu_seconds() -> float:
     """User and system time so far of this process, its living descendants, and those of their children that are dead and waited for."""
-    return sum(_all_ticks(pid) for pid in family(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    return sum(process_cpu_seconds(pid) for pid in family(os.getpid()))
+
+
+def process_cpu_seconds(pid: int) -> float:
+    """User and system time so far of one process and of its children that are dead and waited for; 0 where it is gone."""
+    return _all_ticks(pid) / os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:

@@ -22,6 +22,8 @@ class Farm:
 
     settings: Settings
     engine: Engine
+    #: the same engine, whose transactions take SQLite's write lock at once, rather than fail where a reader turns writer
+    writer: Engine
     sessions: sessionmaker[Session]
     store: ObjectStore
 
@@ -34,14 +36,14 @@ class Farm:
             )
         engine = open_engine(settings.database_url)
         store = open_store(settings.storage_url, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region)
-        return cls(settings, engine, sessions(engine), store)
+        # PostgreSQL does not know the option
+        writer = engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        return cls(settings, engine, writer, sessions(engine), store)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that writes, committed at the block's end. Raises DatabaseAway or SchemaBehind."""
-        # SQLite takes its write lock at once, rather than fail where a reader turns writer; PostgreSQL does not know the option
-        writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-        with database_errors(), writer.begin() as connection:
+        with database_errors(), self.writer.begin() as connection:
             yield connection
 
     @contextmanager

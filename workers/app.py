@@ -154,11 +154,13 @@ def _name_queue(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 
 def _open_threads_worker(sender: Any, **_: Any) -> None:
     """Open the engine before the first message, so that a missing card is an error now. Raises SystemExit where it cannot be had."""
+    from workers.memory import keep_freed_memory
     from workers.resources import process
     from workers.trainer_process import check_trainer
 
     if "thread" not in str(getattr(sender, "pool_cls", "")):
         return
+    keep_freed_memory()
     while True:
         try:
             if TRAIN_QUEUE in sender.app.amqp.queues.consume_from:

@@ -6,12 +6,12 @@ scan), so recorders of one video wait for each other rather than deadlock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Connection, RowMapping, Update, bindparam, case, func, insert, select, update
 
 from farm.contracts import Crop, ModelCard, Predictions, Verdict
@@ -98,8 +98,9 @@ def record_scores(farm: Farm, lease: Lease, scored: Scored, card: ModelCard) -> 
         batch = _first(connection, _END_BATCH, lease, stored)
         counts = {"video": batch["scan_video_id"], "done": 1, "failed": 0, "new_crops": crops}
         video = connection.execute(_COUNT_BATCH, counts).mappings().one()
-        connection.execute(_ADD_SCORES, _score_rows(lease.row_id, video["id"], scored, card))
-        connection.execute(_add_to_tracks(connection.dialect.name), _track_rows(video["id"], scored))
+        scores = _score_rows(lease.row_id, video["id"], scored, card)
+        connection.execute(_ADD_SCORES, scores)
+        connection.execute(_add_to_tracks(connection.dialect.name), _track_rows(video["id"], scores))
         connection.execute(_COUNT_SCORED, {"scan": video["scan_id"], "new_crops": crops})
         return settle(connection, video, card)
 
@@ -172,27 +173,24 @@ def _score_rows(batch_id: int, scan_video_id: int, scored: Scored, card: ModelCa
     ]
 
 
-def _track_rows(scan_video_id: int, scored: Scored) -> list[dict[str, Any]]:
-    """What the batch adds to its tracks, in order of track so that two recorders cannot deadlock."""
-    numbers = np.array([crop.track for crop in scored.crops])
-    pts = np.array([crop.frame.pts_seconds for crop in scored.crops], np.float64)
-    logits, areas = scored.predictions.logits.astype(np.float64), scored.predictions.mask_area.astype(np.float64)
-    rows = []
-    for track in np.unique(numbers).tolist():
-        mine = numbers == track
-        rows.append(
-            {
-                "scan_video_id": scan_video_id,
-                "track": track,
-                "crops": int(mine.sum()),
-                "logit_sum": float(logits[mine].sum()),
-                "logit_max": float(logits[mine].max()),
-                "mask_area_sum": float(areas[mine].sum()),
-                "first_pts_seconds": float(pts[mine].min()),
-                "last_pts_seconds": float(pts[mine].max()),
-            }
-        )
-    return rows
+def _track_rows(scan_video_id: int, scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the batch's score rows add to its tracks, in order of track so that two recorders cannot deadlock."""
+    of_track: dict[int, list[dict[str, Any]]] = {}
+    for score in scores:
+        of_track.setdefault(score["track"], []).append(score)
+    return [
+        {
+            "scan_video_id": scan_video_id,
+            "track": track,
+            "crops": len(mine),
+            "logit_sum": math.fsum(score["logit"] for score in mine),
+            "logit_max": max(score["logit"] for score in mine),
+            "mask_area_sum": math.fsum(score["mask_area"] for score in mine),
+            "first_pts_seconds": min(score["pts_seconds"] for score in mine),
+            "last_pts_seconds": max(score["pts_seconds"] for score in mine),
+        }
+        for track, mine in sorted(of_track.items())
+    ]
 
 
 _GROW_SPLIT = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def impatient(farm: Farm) -> Callable[..., Farm]:
     """The same farm under other settings."""
 
     def changed(**settings: object) -> Farm:
-        return Farm(farm.settings.model_copy(update=settings), farm.engine, farm.sessions, farm.store)
+        return replace(farm, settings=farm.settings.model_copy(update=settings))
 
     return changed
 
