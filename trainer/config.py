@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from farm.errors import BadInput
+
+UNSEEN = "unseen"
+"""Kind of fakes by generators that are kept out of training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Run:
     #: processes that make pairs; 0: in the training's own
     loaders: int = 1
     seed: int = 7
+    #: checkpoint (.pt) or model card (.json) whose weights the training begins with; empty: random ones
+    start_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,12 @@ class TrainConfig:
             raise BadInput("the training names no data: add a [[data]] section with a manifest")
         if self.run.window_px % 32:
             raise BadInput(f"the training's run.window_px is {self.run.window_px}, it must be a multiple of 32")
+        if self.run.start_from and not self.run.start_from.endswith((".pt", ".json")):
+            raise BadInput(
+                f"the training's run.start_from is {self.run.start_from!r}, it must be a checkpoint (.pt) or a model card (.json)"
+            )
+        if any(UNSEEN in data.fakes for data in self.data):
+            raise BadInput(f"fakes of the kind {UNSEEN!r} stay out of training: they are there to measure on")
         if self.run.pairs % self.run.accumulate:
             raise BadInput(f"{self.run.pairs} pairs per step cannot be split into {self.run.accumulate} equal parts")
 
@@ -157,6 +168,8 @@ class TrainConfig:
             sets.append(Data(**asdict(one) | places))
         sections = {"loss": Loss, "optimiser": Optimiser, "run": Run, "log": Log}
         made: dict[str, Any] = {key: _section(kind, values.pop(key, {}), key) for key, kind in sections.items()}
+        if made["run"].start_from:
+            made["run"] = replace(made["run"], start_from=str(folder / made["run"].start_from))
         plain = _section(_Plain, values, "", also=("data", *sections))
         return cls(data=tuple(sets), **asdict(plain), **made)
 

@@ -115,8 +115,9 @@ def ship(
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without the folders of the machine it ran on; the sets stand in the card by name and sha256."""
-    return {key: value for key, value in config.items() if key != "data"}
+    """The configuration without folders of the machine it ran on; sets and what it started from stand in the card by name and sha256."""
+    run = {key: value for key, value in config["run"].items() if key != "start_from"}
+    return {key: value for key, value in config.items() if key != "data"} | {"run": run}
 
 
 def _only_blends(found: Sequence[Evaluation]) -> bool:

@@ -26,9 +26,12 @@ from trainer.feed import Feed, open_feed
 from trainer.loss import Losses, joint_loss
 from trainer.model import Logits
 from trainer.precision import AUTO, BF16
+from trainer.start import start
 from trainer.watch import watch
 
 LAST, BEST = "last.pt", "best.pt"
+START_PAIRS = 32
+"""Whose crops set the batch norms of a network that begins with exported weights."""
 LOG_SECONDS = 10.0
 """Between two lines of the log within an epoch."""
 Tell = Callable[[dict[str, Any]], None]
@@ -87,9 +90,7 @@ def _check_device(config: TrainConfig) -> None:
 
 def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
     if not (run / LAST).exists():
-        state = begin(config)
-        state.facts = feed.facts
-        return state
+        return _begin(config, feed)
     state = restore(run / LAST, config.run.device)
     if other := sorted(_differences(state.config.to_values(), config.to_values())):
         raise BadInput(
@@ -102,6 +103,15 @@ def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
             f"{run} holds a training in {state.precision}, and run.precision is {config.run.precision!r}; name another --run folder"
         )
     state.config = config
+    return state
+
+
+def _begin(config: TrainConfig, feed: Feed) -> State:
+    state = begin(config)
+    state.facts = feed.facts
+    if config.run.start_from:
+        crops = Batches(feed.train, START_PAIRS, config.run.seed).batch(0).crops.to(config.run.device)
+        start(state, Path(config.run.start_from), to_input(crops))
     return state
 
 
