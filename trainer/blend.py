@@ -1,8 +1,8 @@
 """Fakes out of real faces: an altered face laid back into a crop through a deformed soft mask. Knows no file and no label.
 
-Four kinds, from the classic self-blend (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022) towards
+The kinds go from the classic self-blend (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022) towards
 what neural swaps look like: resampled inner faces, another person's face aligned by its five points and matched in colour, and
-faces re-drawn by a small generator. Wherever the mask is 0 the fake equals its original to the bit.
+faces re-drawn by small generators, those kept out of training among them. Wherever the mask is 0 the fake equals its original to the bit.
 Letters: S side of a crop; u and v are face coordinates, origin between eyes and mouth, unit the distance from eyes to mouth.
 """
 
@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.augment import jpeg
+from trainer.config import UNSEEN
 from trainer.resynth import INNER_PX
 
 Pixels = NDArray[np.uint8]
 Alpha = NDArray[np.float32]
 _Image = TypeVar("_Image", NDArray[np.uint8], NDArray[np.float32])
 
-KINDS = ("self", "resampled", "donor", "redrawn")
-KIND_SHARES = (0.25, 0.2, 0.25, 0.3)
+KINDS = ("self", "resampled", "donor", "redrawn", UNSEEN)
 MANIPULATED_ABOVE = 0.2
 """Where the mask's opacity exceeds this, a pixel counts as manipulated; below, hardly a grey level changes."""
+REDRAWN_EDGE_PX = 5
 
 _HULL = ((-0.9, -0.75), (-0.5, -1.0), (0, -0.95), (0.5, -1.0), (0.9, -0.75), (0.92, 0), (0.76, 0.6), (0.42, 1.08), (0, 1.2),
          (-0.42, 1.08), (-0.76, 0.6), (-0.92, 0))  # fmt: skip
@@ -39,14 +40,14 @@ class View:
     crop: Pixels
     #: (5, 2) in crop pixels
     points: NDArray[np.float32]
-    #: (R, R, 3), the generator's version of the inner face, if there is one
+    #: (R, R, 3), a generator's version of the inner face, if there is one
     redrawn: Pixels | None = None
 
 
 def make_fake(target: View, donor: View, kind: str, rng: np.random.Generator) -> tuple[Pixels, Alpha]:
     """Blend a manipulated face into `target`. Returns the fake (S, S, 3) and the opacity (S, S) float32 in [0, 1] that made it.
 
-    `donor` lends its face to the kind "donor" and, every second time, to "redrawn"; the other kinds alter the target's own.
+    `donor` lends its face to the kind "donor" and, every second time, to re-drawn faces; the other kinds alter the target's own.
     """
     alpha = soft_mask(target.points, target.crop.shape[0], rng)
     if kind == "self":
@@ -61,7 +62,7 @@ def make_fake(target: View, donor: View, kind: str, rng: np.random.Generator) ->
         inner = _redraw(lender, rng)
         inner = align(inner, lender.points, target) if lender is donor else _wobble(inner, rng)
         inner = _sharpness(inner, rng) if rng.random() < 0.5 else inner
-    if kind in ("donor", "redrawn") or rng.random() < 0.4:
+    if kind in ("donor", "redrawn", UNSEEN) or rng.random() < 0.4:
         inner = match_colour(inner, target.crop, alpha > 0.5, strength=rng.uniform(0.7, 1.0))
     return lay(inner, target.crop, alpha), alpha
 
@@ -140,14 +141,24 @@ def match_colour(inner: Pixels, target: Pixels, where: NDArray[np.bool_], streng
 
 
 def _redraw(view: View, rng: np.random.Generator) -> Pixels:
-    """The face with its inner part re-drawn, a share of the original mixed in: good generators leave fainter traces than ours."""
+    """The face with its inner part re-drawn, but nearer to the original than our generators draw: good ones leave fainter traces.
+
+    What is coarser than cells of a random size is the original's, colours above all, and a share of the rest is mixed in.
+    """
     if view.redrawn is None:
         return view.crop
     low, high = INNER_PX
-    whole = view.crop.copy()
-    drawn = cv2.resize(view.redrawn, (high - low, high - low), interpolation=cv2.INTER_LINEAR)
-    share = rng.uniform(0.4, 1.0)
-    whole[low:high, low:high] = cv2.addWeighted(drawn, share, whole[low:high, low:high], 1 - share, 0)
+    whole, size = view.crop.copy(), (high - low, high - low)
+    original = whole[low:high, low:high].astype(np.float32)
+    drawn = np.asarray(cv2.resize(view.redrawn, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    if rng.random() < 0.85:
+        cells = int(np.exp(rng.uniform(np.log(4), np.log(44))))
+        coarse = cv2.resize(original - drawn, (cells, cells), interpolation=cv2.INTER_AREA)
+        drawn += cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    mixed = np.rint(original + rng.uniform(0.5, 1.0) * (drawn - original)).clip(0, 255).astype(np.uint8)
+    # A generator's outermost pixels are drawn with less to see, and a line along them would give it away.
+    edge = slice(REDRAWN_EDGE_PX, high - low - REDRAWN_EDGE_PX)
+    whole[low:high, low:high][edge, edge] = mixed[edge, edge]
     return whole
 
 
@@ -196,6 +207,8 @@ def _sharpness(crop: Pixels, rng: np.random.Generator) -> Pixels:
 def _resample(crop: Pixels, rng: np.random.Generator) -> Pixels:
     """Down to a generator's size and up again, sometimes denoised or compressed on the way: the softness of an inner face."""
     side = crop.shape[0]
+    if rng.random() < 0.35:
+        return _upsample_as_decoders_do(crop, rng)
     small_px = int(side * rng.uniform(0.3, 0.75))
     small = cv2.resize(crop, (small_px, small_px), interpolation=cv2.INTER_AREA)
     way = rng.random()
@@ -207,3 +220,26 @@ def _resample(crop: Pixels, rng: np.random.Generator) -> Pixels:
         int(rng.choice(4, p=[0.4, 0.35, 0.2, 0.05]))
     ]
     return np.asarray(cv2.resize(small, (side, side), interpolation=how), np.uint8)
+
+
+def _upsample_as_decoders_do(crop: Pixels, rng: np.random.Generator) -> Pixels:
+    """Once or twice doubled by zeros between the pixels and a kernel that is not quite an interpolation: the grid of learnt upsampling.
+
+    Odena et al., "Deconvolution and Checkerboard Artifacts", 2016: a kernel's phases do not sum to the same.
+    """
+    side, doublings = crop.shape[0], int(rng.integers(1, 3))
+    small_px = int(rng.integers(36, 64)) * (4 >> doublings)
+    image = cv2.resize(crop, (small_px, small_px), interpolation=cv2.INTER_AREA).astype(np.float32)
+    uneven = np.exp(rng.uniform(np.log(0.006), np.log(0.05)))
+    for _ in range(doublings):
+        wide = np.zeros((2 * image.shape[0], 2 * image.shape[1], 3), np.float32)
+        wide[::2, ::2] = image
+        kernel = np.outer(_TENT, _TENT) * (1 + rng.normal(0, uneven, (4, 4)))
+        image = np.asarray(
+            cv2.filter2D(wide, -1, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101), np.float32
+        )
+    drawn = image.clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(drawn, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+_TENT = (0.25, 0.75, 0.75, 0.25)

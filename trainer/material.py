@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from farm.errors import BadInput
 from trainer.blend import KINDS as BLENDS
+from trainer.config import UNSEEN
 from trainer.manifest import CropSet
 from trainer.resynth import open_redrawn
 
@@ -129,9 +130,11 @@ class Source:
         return {PAIR: self._by_method(fakes[paired]), UNPAIRED: self._by_method(fakes[~paired])}
 
     @cached_property
-    def redrawn(self) -> NDArray[np.uint8] | None:
-        """(stages, N, R, R, 3) uint8, the generator's versions of every face; None where nobody asks for them."""
-        return open_redrawn(self.crops) if "redrawn" in self.kinds else None
+    def redrawn(self) -> dict[str, tuple[NDArray[np.uint8], ...]]:
+        """Kind ("redrawn", "unseen") -> (N, R, R, 3) uint8 for each of its generators; none where nobody asks for the kind."""
+        return {
+            kind: open_redrawn(self.crops, kind == UNSEEN) if kind in self.kinds else () for kind in ("redrawn", UNSEEN)
+        }
 
     @cached_property
     def _blendable(self) -> NDArray[np.intp]:
@@ -177,7 +180,7 @@ def _lacks_donors(source: Source) -> str:
 def _lacks_redrawn(source: Source) -> str:
     missing = _lacks_faces(source)
     if not missing:
-        assert source.redrawn is not None  # raises BadInput itself where it is missing or stale
+        assert source.redrawn  # raises BadInput itself where it is missing or stale
     return missing
 
 
@@ -196,6 +199,7 @@ def _lacks_unpaired(source: Source) -> str:
 _LACKS: dict[str, Callable[[Source], str]] = {
     "donor": _lacks_donors,
     "redrawn": _lacks_redrawn,
+    UNSEEN: _lacks_redrawn,
     PAIR: _lacks_pairs,
     UNPAIRED: _lacks_unpaired,
 }

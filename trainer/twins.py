@@ -59,8 +59,8 @@ def make_pair(
         recipe = recipe or augment.draw(rng)
         real, fake = source.crops.crop(int(source.crops.original_rows[row])), source.crops.crop(row)
         return Pair(augment.apply(recipe, real), augment.apply(recipe, fake), *_mask(source, row, recipe), PAIR)
-    target = _view(source, row, rng)
-    fake, alpha = blend.make_fake(target, _view(source, _donor(source, row, rng), rng), kind, rng)
+    target = _view(source, row, kind, rng)
+    fake, alpha = blend.make_fake(target, _view(source, _donor(source, row, rng), kind, rng), kind, rng)
     recipe = recipe or augment.draw(rng)
     where = augment.move(recipe, alpha) > blend.MANIPULATED_ABOVE
     return Pair(augment.apply(recipe, target.crop), augment.apply(recipe, fake), where, True, kind)
@@ -80,9 +80,9 @@ def _mask(source: Source, row: int, recipe: augment.Recipe) -> tuple[NDArray[np.
     return augment.move(recipe, mask.astype(np.float32)) > 0.5, True
 
 
-def _view(source: Source, row: int, rng: np.random.Generator) -> blend.View:
-    drawn = source.redrawn
-    inner = None if drawn is None else np.asarray(drawn[int(rng.integers(len(drawn))), row])
+def _view(source: Source, row: int, kind: str, rng: np.random.Generator) -> blend.View:
+    generators = source.redrawn.get(kind, ())
+    inner = np.asarray(generators[int(rng.integers(len(generators)))][row]) if generators else None
     return blend.View(source.crops.crop(row), source.crops.points[row], inner)
 
 

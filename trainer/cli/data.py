@@ -94,10 +94,10 @@ def _words(report: dict[str, Any]) -> str:
 @app.command()
 def redraw(
     folder: Folder,
-    steps: Annotated[int, typer.Option(help="steps of the generator's training", min=1)] = 800,
-    seed: Annotated[int, typer.Option(help="seed of the generator")] = 0,
+    steps: Annotated[int, typer.Option(help="steps of each generator's training", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="seed of the generators")] = 0,
 ) -> None:
-    """Train a small generator on the training side's reals and re-draw every real with it, for fakes of the kind "redrawn"."""
+    """Train small generators on the training side's reals and re-draw every real with each, for the kinds "redrawn" and "unseen"."""
     from trainer import resynth
     from trainer.manifest import CropSet
     from trainer.splits import Split
@@ -114,7 +114,9 @@ def make_fakes(
     side: Annotated[str, typer.Option(help="train, validation or test")] = "validation",
     kinds: Annotated[
         str,
-        typer.Option(help="which fakes, with commas: self, resampled, donor, redrawn (needs `trainer redraw`), pair"),
+        typer.Option(
+            help="which fakes, with commas: self, resampled, donor, redrawn and unseen (need `trainer redraw`), pair"
+        ),
     ] = "self,resampled,donor",
     per_crop: Annotated[int, typer.Option(help="fakes of each kind for every crop", min=1)] = 1,
     video_like: Annotated[

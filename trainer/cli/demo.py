@@ -28,6 +28,10 @@ def demo_weights(
     looked_at: Annotated[
         Path | None, typer.Option(help="prepared set of real manipulations: measured, never learnt from", exists=True)
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="model card or checkpoint of an earlier call, to go on from", exists=True, dir_okay=False),
+    ] = None,
 ) -> None:
     """Weights like the shipped ones: portraits in, ONNX and card out. About an hour of CPU time. A demonstration."""
     from trainer import demo
@@ -44,6 +48,7 @@ def demo_weights(
         origin=origin,
         looked_at=looked_at,
         width=width,
+        start_from=start_from,
     )
     typer.echo(
         f"{out / card.weights}: validation AUC {card.metrics['validation']['frame_auc']:.3f}; a demonstration, trust it with nothing"

@@ -16,6 +16,7 @@ from farm.errors import BadInput
 from trainer import resynth
 from trainer.augment import PLAIN
 from trainer.dataset import INPUT_OFFSET, INPUT_SCALE, Batches, to_input
+from trainer.generators import Generator
 from trainer.manifest import CropSet, write_manifest
 from trainer.material import Material, Pool, Source
 from trainer.twins import draw_pair, draw_row, make_pair
@@ -207,18 +208,34 @@ def test_shares_must_be_positive(portraits: Path, kinds: dict[str, float]) -> No
         Source(CropSet.open(portraits), np.arange(24), kinds)
 
 
+#: one for training and one kept out of it, of another side
+TWO = (
+    Generator("seen", 32, (4, 4), "nearest", critic=True),
+    Generator("kept-out", 48, (4,), "shuffle", unseen=True),
+)
+
+
 def test_the_generators_faces_follow_the_manifests_rows(portraits_copy: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(16), steps=4, batch=4)
-    drawn = resynth.open_redrawn(crops)
-    assert drawn.shape == (3, 24, 96, 96, 3) and drawn.reshape(3, 24, -1).any(axis=2).all()
-    kinds = {draw_pair(Material.of([source(portraits_copy, redrawn=1.0)]), rng(seed)).kind for seed in range(3)}
-    assert kinds == {"redrawn"}
+    resynth.redraw(crops, np.arange(16), steps=4, batch=4, generators=TWO)
+    for unseen, side in ((False, 32), (True, 48)):
+        (drawn,) = resynth.open_redrawn(crops, unseen)
+        assert drawn.shape == (24, side, side, 3) and drawn.reshape(24, -1).any(axis=1).all()
+    for kind in ("redrawn", "unseen"):
+        own = source(portraits_copy, **{kind: 1.0})
+        assert {draw_pair(Material.of([own]), rng(seed)).kind for seed in range(3)} == {kind}
+        assert [len(own.redrawn[name]) for name in (kind, *({"redrawn", "unseen"} - {kind}))] == [1, 0]
+
+
+def test_what_only_unseen_generators_drew_is_not_trained_on(portraits_copy: Path) -> None:
+    resynth.redraw(CropSet.open(portraits_copy), np.arange(16), steps=1, batch=4, generators=TWO[1:])
+    with pytest.raises(BadInput, match="nothing of a generator for training"):
+        source(portraits_copy, redrawn=1.0)
 
 
 def test_faces_drawn_for_another_manifest_or_split_are_stale(portraits_copy: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(16), steps=1, batch=4)
+    resynth.redraw(crops, np.arange(16), steps=1, batch=4, generators=TWO)
     (portraits_copy / "split.parquet").write_bytes(b"another split")
     with pytest.raises(BadInput, match=r"stale, split\.parquet changed"):
         resynth.open_redrawn(crops)
@@ -228,19 +245,19 @@ def test_faces_drawn_for_another_manifest_or_split_are_stale(portraits_copy: Pat
         resynth.open_redrawn(CropSet.open(portraits_copy))
 
 
-def test_a_generator_learns_from_the_training_sides_reals_alone(portraits_copy: Path, aligned: Path) -> None:
+def test_generators_learn_from_the_training_sides_reals_alone(portraits_copy: Path, aligned: Path) -> None:
     crops = CropSet.open(portraits_copy)
-    resynth.redraw(crops, np.arange(12), steps=3, batch=4)
-    once = resynth.open_redrawn(crops)[:, :1].copy()
+    resynth.redraw(crops, np.arange(12), steps=3, batch=4, generators=TWO)
+    once = [np.array(resynth.open_redrawn(crops, unseen)[0][:2]) for unseen in (False, True)]
     changed = np.load(portraits_copy / "crops" / "20.jpg.npy") // 2
     np.save(portraits_copy / "crops" / "20.jpg.npy", changed)
-    resynth.redraw(crops, np.arange(12), steps=3, batch=4)
-    assert np.array_equal(once, resynth.open_redrawn(crops)[:, :1]), (
-        "row 20 is held out, so it changes nothing for row 0"
-    )
+    resynth.redraw(crops, np.arange(12), steps=3, batch=4, generators=TWO)
+    for unseen, before in enumerate(once):
+        again = resynth.open_redrawn(crops, bool(unseen))[0][:2]
+        assert np.array_equal(before, again), "row 20 is held out, so it changes nothing for rows 0 and 1"
     own = CropSet.open(aligned)
     with pytest.raises(BadInput, match="no real"):
-        resynth.redraw(own, np.flatnonzero(own.fake), steps=1, batch=4)
+        resynth.redraw(own, np.flatnonzero(own.fake), steps=1, batch=4, generators=TWO)
 
 
 def test_the_networks_input_is_what_the_card_says() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from farm.errors import BadInput
 from trainer.dataset import Batches
-from trainer.demo import DemoData, demo_data
+from trainer.demo import DemoData, check_unseen_before, demo_data
 from trainer.manifest import MANIFEST, CropSet
 from trainer.splits import make_split
 
@@ -31,7 +31,7 @@ def run(work: Path) -> tuple[DemoData, list[str]]:
 
 def test_every_stage_is_done_once(work: Path) -> None:
     first, said = run(work)
-    assert [line.split()[0] for line in said] == ["training", "making", "making"], "the crops stood there already"
+    assert [line.split()[0] for line in said] == ["training", *3 * ["making"]], "the crops stood there already"
     again, said = run(work)
     assert said == []
     assert again.validation.table.equals(first.validation.table)
@@ -41,14 +41,28 @@ def test_nobody_who_is_measured_on_was_trained_on(work: Path) -> None:
     data, _ = run(work)
     (source,) = data.material().sources
     trained = set(data.crops.column("group")[source.rows])
-    for held_out in (data.validation, data.video_like):
+    for held_out in (data.validation, data.unseen, data.video_like):
         assert held_out.fake.any() and not set(held_out.column("group")) & trained
 
 
 def test_the_two_measured_sets_show_the_same_people_in_other_conditions(work: Path) -> None:
     data, _ = run(work)
-    assert (data.validation.videos == data.video_like.videos).all()
+    both = set(data.validation.videos) | set(data.unseen.videos)
+    assert {name.split("@")[0] for name in both} == {name.split("@")[0] for name in data.video_like.videos}
     assert (data.validation.crop(0) != data.video_like.crop(0)).any()
+
+
+def test_unseen_generators_are_measured_on_and_not_trained_on(work: Path) -> None:
+    data, _ = run(work)
+    assert set(data.unseen.column("method")) == {"real", "unseen"}
+    assert "unseen" not in data.validation.column("method") and "unseen" not in data.material().sources[0].kinds
+
+
+def test_weights_that_may_have_seen_the_held_out_people_are_not_started_from(work: Path) -> None:
+    crops = CropSet.open(work / "set")
+    with pytest.raises(BadInput, match="of the held-out people, p"):
+        check_unseen_before(crops, make_split([crops], validation=0.4))
+    check_unseen_before(crops, make_split([crops]))
 
 
 def test_batches_can_be_drawn_from_the_material(work: Path) -> None:
