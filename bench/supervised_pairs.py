@@ -1,10 +1,11 @@
 """Supervised training on real and fake pairs: a test of the trainer's network and of splits, never a way to shipped weights.
 
-    python -m bench.supervised_pairs --data DIR [--images 5000] [--repeats 1]
+    python -m bench.supervised_pairs --data DIR [--images 600] [--start-from CARD] [--out FILE]
 
 DIR is a data set made by `trainer prepare`. Three ways to hold out, the same number of folds, networks and pictures each: whole groups of
 people, whole pairs of videos drawn at random, single frames drawn at random. What the last two score above the first is leakage: the
-network knows the person. AUC over all held-out crops and, by video, over the mean logits; intervals draw whole groups.
+network knows the person. `--start-from` are weights that saw none of DIR. AUC over all held-out crops and, by video, over the mean
+logits, and what a way scores above whole groups; intervals draw whole groups. A fold that stands in FILE is not trained again.
 Ends with one line of JSON.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from farm.contracts import CROP_SIDE_PX
 from trainer import augment
+from trainer.dataset import to_input
 from trainer.manifest import CropSet
 from trainer.measure import auc, interval
 from trainer.model import UYNet
+from trainer.precision import native_bf16
+from trainer.start import load
 
-PAIRS_PER_STEP = 16
-WINDOW_PX = 160
+PAIRS_PER_STEP = 8
+WINDOW_PX = 128
+LEARNING_RATE = 1e-3
 WAYS = ("group", "pair of videos", "frame")
 
 
@@ -40,20 +48,26 @@ def folds_of(crops: CropSet, rows: NDArray[np.intp], way: str, seed: int) -> NDA
     return np.random.default_rng(seed).permutation(folds)[units]
 
 
-def train(crops: CropSet, fakes: NDArray[np.intp], width: int, images: int, seed: int) -> UYNet:
-    """A network from scratch on these fakes and their originals, drawn evenly over groups."""
+def train(crops: CropSet, fakes: NDArray[np.intp], options: Options, seed: int) -> UYNet:
+    """A network trained on these fakes and their originals, drawn evenly over groups."""
     torch.manual_seed(seed)
-    model = UYNet(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
-    steps = images // (2 * PAIRS_PER_STEP)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps, pct_start=0.1)
     rng = np.random.default_rng(seed)
     groups = crops.column("group")[fakes]
     members = [fakes[groups == group] for group in np.unique(groups)]
+
+    def draw(count: int) -> list[int]:
+        return [int(rng.choice(members[rng.integers(len(members))])) for _ in range(count)]
+
+    model = UYNet(options.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.start_from:
+        load(model, options.start_from, _batch(crops, draw(16), rng, CROP_SIDE_PX)[0])
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.02)
+    steps = options.images // (2 * PAIRS_PER_STEP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
     for _ in range(steps):
-        drawn = [int(rng.choice(members[rng.integers(len(members))])) for _ in range(PAIRS_PER_STEP)]
-        images_now, masks = _batch(crops, drawn, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        images_now, masks = _batch(crops, draw(PAIRS_PER_STEP), rng, WINDOW_PX)
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16("cpu")):
             out = model.forward_quarter(images_now)
         loss = _loss(out.class_logit[:, 0].float(), out.mask_logit.float(), masks)
         optimiser.zero_grad(set_to_none=True)
@@ -63,10 +77,10 @@ def train(crops: CropSet, fakes: NDArray[np.intp], width: int, images: int, seed
     return model
 
 
-def _batch(crops: CropSet, fakes: list[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _batch(crops: CropSet, fakes: list[int], rng: np.random.Generator, side: int) -> tuple[Tensor, Tensor]:
     reals, twins, masks = [], [], []
-    top, left = rng.integers(225 - WINDOW_PX, size=2)
-    window = slice(top, top + WINDOW_PX), slice(left, left + WINDOW_PX)
+    top, left = rng.integers(CROP_SIDE_PX + 1 - side, size=2)
+    window = slice(top, top + side), slice(left, left + side)
     for row in fakes:
         recipe, where = augment.draw(rng), crops.mask(row)
         assert where is not None
@@ -86,8 +100,6 @@ def _loss(scores: Tensor, where: Tensor, masks: Tensor) -> Tensor:
 
 
 def _input(crops: NDArray[np.uint8]) -> Tensor:
-    from trainer.dataset import to_input
-
     return to_input(torch.from_numpy(crops).permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
 
 
@@ -99,62 +111,94 @@ def logits_of(model: UYNet, crops: CropSet, rows: NDArray[np.intp]) -> NDArray[n
     return np.concatenate([model.forward_quarter(batch).class_logit[:, 0].double().numpy() for batch in batches])
 
 
-def score(
-    crops: CropSet, fakes: NDArray[np.intp], folds: NDArray[np.intp], width: int, images: int, seed: int
-) -> NDArray[np.float64]:
+def score(crops: CropSet, fakes: NDArray[np.intp], way: str, options: Options, seed: int) -> NDArray[np.float64]:
     """(2, n) logits of every real and of its fake, each by the network that was held away from it.
 
     Logits of different networks are not on one scale: each fold's are divided by their spread about their median.
     """
-    logits = np.empty((2, len(fakes)))
+    folds, logits = folds_of(crops, fakes, way, seed), np.empty((2, len(fakes)))
+    done = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for fold in np.unique(folds):
-        model = train(crops, fakes[folds != fold], width, images, seed)
-        held = np.flatnonzero(folds == fold)
-        found = np.stack([logits_of(model, crops, rows) for rows in (crops.original_rows[fakes[held]], fakes[held])])
+        held, key = np.flatnonzero(folds == fold), f"{way} {seed} {fold} of {options.images} {options.width}"
+        if key not in done:
+            model = train(crops, fakes[folds != fold], options, seed)
+            both = crops.original_rows[fakes[held]], fakes[held]
+            done[key] = [logits_of(model, crops, rows).tolist() for rows in both]
+            if options.out:
+                options.out.write_text(json.dumps(done))
+        found = np.array(done[key])
         logits[:, held] = (found - np.median(found)) / (found.std() + 1e-9)
         print(f"  fold {fold}: {len(held)} held out, AUC {auc(found[0], found[1]):.3f}", flush=True)
     return logits
 
 
-def figures(logits: NDArray[np.float64], groups: NDArray[np.str_], videos: NDArray[np.str_]) -> dict[str, object]:
-    """AUC by frame and by video, with 95 % intervals over groups."""
+Figure = Callable[[NDArray[np.intp]], float]
+
+
+def figures_of(logits: NDArray[np.float64], videos: NDArray[np.str_]) -> dict[str, Figure]:
+    """AUC by frame and by video of some rows."""
 
     def by_video(rows: NDArray[np.intp]) -> float:
         means = np.array([logits[:, rows[videos[rows] == video]].mean(axis=1) for video in np.unique(videos[rows])])
         return auc(means[:, 0], means[:, 1])
 
-    def by_frame(rows: NDArray[np.intp]) -> float:
-        return auc(logits[0, rows], logits[1, rows])
+    return {"frame_auc": lambda rows: auc(logits[0, rows], logits[1, rows]), "video_auc": by_video}
 
-    found: dict[str, object] = {}
-    for name, figure in (("frame_auc", by_frame), ("video_auc", by_video)):
-        found[name] = round(figure(np.arange(logits.shape[1])), 3)
-        found[f"{name}_95"] = [round(x, 3) for x in interval(figure, groups.tolist(), rounds=300)]
-    return found
+
+def told(figure: Figure, groups: NDArray[np.str_]) -> list[float]:
+    """A figure of all rows and its 95 % interval over groups."""
+    return [round(x, 3) for x in (figure(np.arange(len(groups))), *interval(figure, groups.tolist(), rounds=300))]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
-    options = parser.parse_args()
+    options = _options()
     torch.set_num_threads(options.threads)
     crops = CropSet.open(options.data)
     fakes = np.flatnonzero(crops.original_rows >= 0)
+    fakes = fakes[[crops.mask(int(row)) is not None for row in fakes]]
     groups, videos = crops.column("group")[fakes].astype(str), crops.videos[fakes].astype(str)
-    told: dict[str, object] = {"fakes": len(fakes), "groups": len(np.unique(groups)), "images": options.images}
+    report: dict[str, object] = {"fakes": len(fakes), "groups": len(np.unique(groups)), "images": options.images}
+    found: dict[str, dict[str, Figure]] = {}
     for way in options.ways:
         print(f"held out by {way}", flush=True)
-        runs = [
-            score(crops, fakes, folds_of(crops, fakes, way, seed), options.width, options.images, seed)
-            for seed in range(options.repeats)
-        ]
-        told[way] = figures(np.mean(runs, axis=0), groups, videos)
-    print(json.dumps(told))
+        runs = [score(crops, fakes, way, options, seed) for seed in range(options.repeats)]
+        found[way] = figures_of(np.mean(runs, axis=0), videos)
+        report[way] = {name: told(figure, groups) for name, figure in found[way].items()}
+    for way in [way for way in found if way != "group" and "group" in found]:
+        report[f"{way} above group"] = {name: told(_above(found, way, name), groups) for name in found[way]}
+    print(json.dumps(report))
+
+
+def _above(found: dict[str, dict[str, Figure]], way: str, name: str) -> Figure:
+    return lambda rows: found[way][name](rows) - found["group"][name](rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked for."""
+
+    data: Path
+    width: int
+    images: int
+    repeats: int
+    threads: int
+    ways: list[str]
+    start_from: Path | None
+    #: the logits of finished folds
+    out: Path | None
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--start-from", type=Path)
+    parser.add_argument("--out", type=Path)
+    return Options(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def _config(data: DemoData, images: int, seed: int, threads: int, width: int, st
     optimiser = Optimiser()
     if start_from is not None:
         # Few pictures, so many small steps; and what is known already shall not be shaken out again.
-        run = replace(run, start_from=str(start_from.resolve()), pairs=8, window_share=0.75)
+        run = replace(run, start_from=str(start_from.resolve()), pairs=8, window_share=0.8)
         optimiser = replace(optimiser, learning_rate=1e-3, warmup_images=500, cooldown=0.6)
     return TrainConfig(
         data=(Data(str(data.crops.folder), fakes=SHARES),),

@@ -25,16 +25,20 @@ trained network's: those of the transposed convolutions of the shipped 0.1, whic
 
 
 def start(state: State, source: Path, images: Tensor) -> None:
-    """Give a fresh training the weights of a checkpoint (.pt) or of a model card (.json) with its ONNX file beside it.
+    """Give a fresh training the weights of another, and its facts the name of it. See `load`."""
+    state.facts["started_from"] = load(state.model, source, images)
+    state.average.load_state_dict(state.model.state_dict())
+
+
+def load(model: UYNet, source: Path, images: Tensor) -> dict[str, Any]:
+    """Give a network the weights of a checkpoint (.pt) or of a model card (.json) with its ONNX file beside it.
 
     An exported graph has no batch norms any more: they are set so that on `images` (B, 3, S, S), network input of training crops, the
-    network says what the graph says, in training as in prediction. The quarter head is not exported and starts anew.
+    network says what the graph says, in training as in prediction. The quarter head is not exported and stays as it is.
+    Returns name, version and sha256 of what was loaded, and as far as known the pictures it saw and what it had started from itself.
     Raises BadInput where there is no such file or its width is another, BadModel where its graph or weights are not a U-YNet's.
     """
-    state.facts["started_from"] = (
-        _from_checkpoint(state.model, source) if source.suffix == ".pt" else _from_card(state.model, source, images)
-    )
-    state.average.load_state_dict(state.model.state_dict())
+    return _from_checkpoint(model, source) if source.suffix == ".pt" else _from_card(model, source, images)
 
 
 def _from_checkpoint(model: UYNet, path: Path) -> dict[str, Any]:
@@ -44,12 +48,10 @@ def _from_checkpoint(model: UYNet, path: Path) -> dict[str, Any]:
         model.load_state_dict(parts["average"])
     except RuntimeError as error:
         raise BadModel(f"checkpoint {path} does not fit its own configuration: {error}") from error
-    config = parts["config"]
-    return {
-        "name": config["name"],
-        "version": config["version"],
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
+    whose = {key: parts["config"][key] for key in ("name", "version")}
+    before = {key: parts["facts"][key] for key in ("started_from",) if key in parts["facts"]}
+    images = parts["step"] * 2 * parts["config"]["run"]["pairs"]
+    return whose | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "images_seen": images} | before
 
 
 def _from_card(model: UYNet, path: Path, images: Tensor) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def test_it_remembers_what_it_began_with(from_card: State) -> None:
 def test_a_training_begins_with_a_checkpoints_average(aligned: Path, tmp_path: Path) -> None:
     other = fresh(2)
     torch.nn.init.constant_(other.average.class_head.bias, 5.0)
+    other.step, other.facts = 3, {"started_from": {"name": "before"}}
     save(other, tmp_path / "other.pt")
     make_split([CropSet.open(aligned)], validation=0.4).save(tmp_path)
     data = {"manifest": str(aligned), "split": str(tmp_path)}
@@ -80,7 +81,9 @@ def test_a_training_begins_with_a_checkpoints_average(aligned: Path, tmp_path: P
     train(config, tmp_path / "run")
     last = read_checkpoint(tmp_path / "run" / "last.pt")
     assert last["model"]["class_head.bias"].item() == pytest.approx(5.0)
-    assert last["facts"]["started_from"]["name"] == "uynet"
+    from_where = last["facts"]["started_from"]
+    assert from_where["name"] == "uynet" and from_where["images_seen"] == 96
+    assert from_where["started_from"] == {"name": "before"}
 
 
 def test_another_width_is_refused(tmp_path: Path) -> None:
