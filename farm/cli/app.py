@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from farm.cli import looking, models, operating, scanning, training
+from farm.cli import evaluating, looking, models, operating, scanning, training
 from farm.cli.exits import EXIT_CODES, Exit
 from farm.errors import FarmError, NothingToScan
 
@@ -24,7 +24,7 @@ SCANNING, LOOKING, OPERATING = "Scan", "Look at results", "Run a farm"
 
 for panel, commands in (
     (SCANNING, (scanning.demo, scanning.scan, scanning.submit, scanning.rescan, scanning.cancel)),
-    (LOOKING, (looking.status, looking.results, looking.report)),
+    (LOOKING, (looking.status, looking.results, looking.report, evaluating.evaluate)),
     (OPERATING, (operating.worker, operating.dispatch, operating.flower)),
 ):
     for command in commands:

@@ -32,6 +32,7 @@ COMMANDS = (
     "cancel",
     "demo",
     "dispatch",
+    "evaluate",
     "flower",
     "models",
     "report",
