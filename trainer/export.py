@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trainer.model import LEVELS, UYNet
 Crops = NDArray[np.uint8]
 
 OPSET = 18
+"""Of every graph written here; ONNX Runtime, OpenVINO and the vendor's compiler read it."""
 TOLERANCE = 1e-4
 """Largest absolute difference allowed between a logit from torch and from the exported graph, relative above 1."""
 FEATURES = tuple(f"feature_{level}" for level in range(LEVELS + 1))
@@ -37,96 +39,97 @@ REAL_CROPS = 32
 """Crops of a prepared set that graphs are compared on, beside random ones."""
 
 
-class _Whole(nn.Module):
-    """The network as it is shipped: full-side mask, nothing of the training left."""
+class _Shipped(nn.Module):
+    """The network as it is shipped: full-side mask, nothing of the training left, and what its encoder hands to its decoder."""
 
     def __init__(self, model: UYNet) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        logits = self.model(image)
-        return logits.class_logit, logits.mask_logit
-
-
-class _Encoder(_Whole):
-    """Encoder and class head: 35 % of the work."""
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.model.encode(image)
-        return self.model.classify(features[-1]), *features
+        return self.model.classify(features[-1]), self.model.mask_head(self.model.decode(features, LEVELS)), *features
 
 
-class _Decoder(_Whole):
-    """The mask, from what the encoder handed over."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Three graphs of one network, and the largest difference to torch that was seen in the whole one and in the parts."""
 
-    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
-        return (self.model.mask_head(self.model.decode(list(features), LEVELS)),)
+    #: image -> class_logit and mask_logit
+    whole: Path
+    #: image -> class_logit and FEATURES: 35 % of the work
+    encoder: Path
+    #: FEATURES -> mask_logit
+    decoder: Path
+    difference: float
+    parts_difference: float
 
 
-def export_onnx(model: UYNet, path: Path, crops: Crops | None = None) -> float:
-    """Write the whole network as ONNX with a free batch size; returns the largest difference to torch that was seen.
+def export_onnx(model: UYNet, path: Path, crops: Crops | None = None) -> Exported:
+    """Write NAME.onnx, and beside it NAME.encoder.onnx and NAME.decoder.onnx, so that a runtime can leave out the decoder.
 
-    `crops` (B, S, S, 3) uint8 are compared on beside random ones. Raises BadModel if the graph disagrees with torch beyond TOLERANCE.
+    All have a free batch size. They are cut out of one trace, so the parts are the whole. `crops` (B, S, S, 3) uint8 are compared on
+    beside random ones. Raises BadModel, and writes none, if a graph disagrees with torch beyond TOLERANCE.
     """
-    model = _plain(model)
-    images = _images(crops)
-    return _write(_Whole(model), images, ["image"], ["class_logit", "mask_logit"], path)
+    shipped = _Shipped(model.eval().to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
+    ways = {
+        path: (["image"], ["class_logit", "mask_logit"]),
+        path.with_suffix(".encoder.onnx"): (["image"], ["class_logit", *FEATURES]),
+        path.with_suffix(".decoder.onnx"): (list(FEATURES), ["mask_logit"]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drafts = {name: name.with_name(name.name + ".part") for name in ways}
+    _cut(_traced(shipped), {drafts[name]: ends for name, ends in ways.items()})
+    seen = _seen(shipped, _images(crops))
+    found = [difference_to_torch(drafts[name], seen, *ends) for name, ends in ways.items()]
+    accept(drafts, found)
+    whole, encoder, decoder = ways
+    return Exported(whole, encoder, decoder, found[0], max(found[1:]))
 
 
-def export_parts(model: UYNet, path: Path, crops: Crops | None = None) -> tuple[Path, Path, float]:
-    """Write NAME.encoder.onnx (image -> class_logit and FEATURES) and NAME.decoder.onnx (FEATURES -> mask_logit) beside NAME.onnx.
-
-    So a runtime can leave out the decoder, 65 % of the work, for crops that need no mask. Returns both paths and the largest
-    difference to torch. Raises BadModel as `export_onnx` does.
-    """
-    model = _plain(model)
-    images = _images(crops)
-    encoder, decoder = path.with_suffix(".encoder.onnx"), path.with_suffix(".decoder.onnx")
-    worst = _write(_Encoder(model), images, ["image"], ["class_logit", *FEATURES], encoder)
-    with torch.no_grad():
-        features = [tuple(model.encode(image)) for (image,) in images]
-    return encoder, decoder, max(worst, _write(_Decoder(model), features, list(FEATURES), ["mask_logit"], decoder))
-
-
-def _plain(model: UYNet) -> UYNet:
-    return model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
-
-
-def _images(crops: Crops | None) -> list[tuple[Tensor, ...]]:
+def _images(crops: Crops | None) -> list[Tensor]:
     """Inputs to compare on: random pictures in batches of 1 and 3, and the given crops."""
     rng = np.random.default_rng(0)
     shape = (CROP_SIDE_PX, CROP_SIDE_PX, 3)
     batches = [rng.integers(0, 256, (1, *shape), np.uint8), rng.integers(0, 256, (3, *shape), np.uint8)]
     if crops is not None:
         batches += [crops[start : start + 8] for start in range(0, min(len(crops), REAL_CROPS), 8)]
-    return [(to_input(torch.from_numpy(batch).permute(0, 3, 1, 2)).contiguous(),) for batch in batches]
+    return [to_input(torch.from_numpy(batch).permute(0, 3, 1, 2)).contiguous() for batch in batches]
 
 
-def _write(part: nn.Module, inputs: list[tuple[Tensor, ...]], takes: list[str], gives: list[str], path: Path) -> float:
-    """Export one module under its final name if it says what torch says on every input."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    batch = torch.export.Dim("batch", min=1)
-    example = tuple(x.repeat(2, 1, 1, 1)[:2].contiguous() for x in inputs[0])
-    shapes: Any = {"image": {0: batch}} if takes == ["image"] else (tuple({0: batch} for _ in takes),)
+def _traced(shipped: _Shipped) -> Any:
+    """The ONNX model of everything, with a free batch size and no trace of the machine that made it."""
+    example = torch.zeros(2, 3, CROP_SIDE_PX, CROP_SIDE_PX)
     with _quietly():
         program = torch.onnx.export(
-            part,
-            example,
+            shipped,
+            (example,),
             dynamo=True,
             opset_version=OPSET,
             verbose=False,
-            input_names=takes,
-            output_names=gives,
-            dynamic_shapes=shapes,
+            input_names=["image"],
+            output_names=["class_logit", "mask_logit", *FEATURES],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}},
         )
     assert program is not None
-    program.save(str(draft), external_data=False)
-    _forget_where(draft)
-    difference = difference_to_torch(part, draft, inputs, takes, gives)
-    accept(draft, path, difference)
-    return difference
+    return _forget_where(program.model_proto)
+
+
+def _cut(model: Any, parts: Mapping[Path, tuple[list[str], list[str]]]) -> None:
+    """Write the part of a graph between the tensors of either end, for every path."""
+    import onnx
+
+    cutter = onnx.utils.Extractor(model)
+    for path, (takes, gives) in parts.items():
+        onnx.save(cutter.extract_model(takes, gives), path)
+
+
+@torch.no_grad()
+def _seen(shipped: _Shipped, images: list[Tensor]) -> list[dict[str, NDArray[np.float32]]]:
+    """Every tensor at an end of a graph as torch has it, by name, for every input."""
+    names = ["class_logit", "mask_logit", *FEATURES]
+    said = [dict(zip(names, (x.numpy() for x in shipped(image)), strict=True)) for image in images]
+    return [one | {"image": image.numpy()} for one, image in zip(said, images, strict=True)]
 
 
 @contextmanager
@@ -143,43 +146,41 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _forget_where(path: Path) -> None:
+def _forget_where(model: Any) -> Any:
     """Take out of a graph what the exporter noted of the machine that made it: stack traces with its folders."""
-    import onnx
-
-    graph = onnx.load(path)
-    del graph.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""
-    onnx.save(graph, path)
+    return model
 
 
-def accept(part: Path, path: Path, difference: float) -> None:
-    """Give a freshly written graph its name, or delete it: it must agree with torch. Raises BadModel."""
-    if difference > TOLERANCE:
-        part.unlink()
-        raise BadModel(f"{path.name} was not written: it differs from torch by {difference:.2e}")
-    part.replace(path)
+def accept(drafts: Mapping[Path, Path], differences: Sequence[float]) -> None:
+    """Give freshly written graphs their names, or delete them all: every one must agree with torch. Raises BadModel."""
+    worst = int(np.argmax(differences))  # of nan, that
+    # Written so that no number at all is refused as well.
+    if not differences[worst] <= TOLERANCE:
+        for draft in drafts.values():
+            draft.unlink()
+        raise BadModel(f"{list(drafts)[worst].name} was not written: it differs from torch by {differences[worst]:.2e}")
+    for path, draft in drafts.items():
+        draft.replace(path)
 
 
 def difference_to_torch(
-    part: nn.Module, path: Path, inputs: list[tuple[Tensor, ...]], takes: list[str], gives: list[str]
+    path: Path, seen: Sequence[Mapping[str, NDArray[np.float32]]], takes: list[str], gives: list[str]
 ) -> float:
-    """Largest |onnx - torch| / max(1, |torch|) over all outputs and inputs."""
+    """Largest |onnx - torch| / max(1, |torch|) over all outputs and inputs; nan where either gives no number."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    worst = 0.0
-    for given in inputs:
-        with torch.no_grad():
-            expected = part(*given)
-        said = session.run(gives, {name: x.numpy() for name, x in zip(takes, given, strict=True)})
-        for ours, theirs in zip(said, expected, strict=True):
-            want = theirs.numpy()
-            worst = max(worst, float((np.abs(ours - want) / np.maximum(1, np.abs(want))).max()))
-    return worst
+    worst = [0.0]
+    for tensors in seen:
+        for name, ours in zip(gives, session.run(gives, {name: tensors[name] for name in takes}), strict=True):
+            want = tensors[name]
+            worst.append(float((np.abs(ours - want) / np.maximum(1, np.abs(want))).max()))
+    return float(np.max(worst))
 
 
 def write_card(

@@ -77,12 +77,11 @@ def ship(
     weights = out / f"{name or parts['config']['name']}.onnx"
     first = held[0]
     crops = np.stack([first.crops.crop(int(row)) for row in first.rows[: export.REAL_CROPS]])
-    difference = export.export_onnx(network, weights, crops)
-    *_, parts_difference = export.export_parts(network, weights, crops)
+    exported = export.export_onnx(network, weights, crops)
     metrics: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "onnx_difference": difference,
-        "parts_difference": parts_difference,
+        "onnx_difference": exported.difference,
+        "parts_difference": exported.parts_difference,
     }
     for one_held in (*held, *looked_at):
         if report is None:

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from farm.errors import BadModel
+from farm.errors import BadInput, BadModel
 from trainer.checkpoint import begin, restore, save
 from trainer.config import TrainConfig
 
 TINY = TrainConfig.from_values({"width": 2, "data": [{"manifest": "set"}], "run": {"precision": "fp32"}})
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-from farm.errors import BadInput
-from trainer.checkpoint import restore, save
-path = Path(sys.argv[1])
-state = restore(path)
-state.step = 9
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    save(state, path)
-except BadInput as error:
-    sys.exit(str(error))
-"""
+
+
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes; Python ignores the signal, so that writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_checkpoint_that_has_no_room_leaves_the_last_good_one_and_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    save(begin(TINY), path)
+    path, state = tmp_path / "last.pt", begin(TINY)
+    save(state, path)
     before = path.read_bytes()
-    command = [sys.executable, "-c", FULL_DISK, str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and f"checkpoint {path} could not be written" in done.stderr, done.stderr
+    state.step = 9
+    with full_disk(4096), pytest.raises(BadInput, match=f"checkpoint {path} could not be written"):
+        save(state, path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 

@@ -25,12 +25,15 @@ CALIBRATION = Calibration(1.0, 0.0, 0.9, 0.01, 0.1, {})
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[UYNet, Path]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[UYNet, export.Exported]:
     torch.manual_seed(0)
     model = UYNet(width=2).eval()
-    path = tmp_path_factory.mktemp("weights") / "tiny.onnx"
-    export.export_onnx(model, path)
-    return model, path
+    return model, export.export_onnx(model, tmp_path_factory.mktemp("weights") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def exported(graphs: tuple[UYNet, export.Exported]) -> tuple[UYNet, Path]:
+    return graphs[0], graphs[1].whole
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -59,22 +62,23 @@ def test_a_graph_says_nothing_of_the_machine_that_made_it(exported: tuple[UYNet,
     assert b"site-packages" not in (SHIPPED / "uynet-w16.onnx").read_bytes()
 
 
-def test_weights_that_disagree_with_torch_do_not_replace_good_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("difference", [0.1, float("nan")])
+def test_weights_that_disagree_with_torch_do_not_replace_good_ones(tmp_path: Path, difference: float) -> None:
     good, part = tmp_path / "w.onnx", tmp_path / "w.onnx.part"
     good.write_bytes(b"good")
     part.write_bytes(b"bad")
     with pytest.raises(BadModel, match="differs from torch"):
-        export.accept(part, good, difference=0.1)
+        export.accept({good: part}, [difference])
     assert good.read_bytes() == b"good" and not part.exists()
 
 
-def test_the_two_parts_together_say_what_the_whole_says(exported: tuple[UYNet, Path], tmp_path: Path) -> None:
-    model, whole = exported
-    encoder, decoder, difference = export.export_parts(model, tmp_path / "tiny.onnx")
-    assert 0 <= difference <= export.TOLERANCE
+def test_the_two_parts_together_say_what_the_whole_says(graphs: tuple[UYNet, export.Exported]) -> None:
+    made = graphs[1]
+    assert 0 <= made.difference <= export.TOLERANCE and 0 <= made.parts_difference <= export.TOLERANCE
     image = np.random.default_rng(3).normal(0, 1, (3, 3, 224, 224)).astype(np.float32)
     sessions = [
-        onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"]) for p in (whole, encoder, decoder)
+        onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"])
+        for p in (made.whole, made.encoder, made.decoder)
     ]
     wanted = sessions[0].run(["class_logit", "mask_logit"], {"image": image})
     logit, *features = sessions[1].run(["class_logit", *export.FEATURES], {"image": image})
@@ -83,13 +87,11 @@ def test_the_two_parts_together_say_what_the_whole_says(exported: tuple[UYNet, P
     assert np.abs(logit - wanted[0]).max() < 1e-4 and np.abs(mask - wanted[1]).max() < 1e-4
 
 
-def test_a_part_that_says_something_else_than_torch_is_found_out(exported: tuple[UYNet, Path]) -> None:
-    _, path = exported
+def test_a_graph_that_says_something_else_than_torch_is_found_out(graphs: tuple[UYNet, export.Exported]) -> None:
     torch.manual_seed(1)
-    other = UYNet(width=2).eval()
-    given = [(torch.randn(2, 3, 224, 224),)]
-    whole = export._Whole(other)
-    assert export.difference_to_torch(whole, path, given, ["image"], ["class_logit", "mask_logit"]) > export.TOLERANCE
+    other = export._seen(export._Shipped(UYNet(width=2).eval()), [torch.randn(2, 3, 224, 224)])
+    ends = (["image"], ["class_logit", "mask_logit"])
+    assert export.difference_to_torch(graphs[1].whole, other, *ends) > export.TOLERANCE
 
 
 def test_a_card_names_its_weights_and_loads_again(exported: tuple[UYNet, Path]) -> None:
