@@ -16,12 +16,22 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from farm.contracts import ENGINE_NAMES
 from farm.errors import BadInput, QueueAway
 
 SPLIT_QUEUE = "split"
 INFER_QUEUE = "infer"
 TRAIN_QUEUE = "train"
-QUEUES = (SPLIT_QUEUE, INFER_QUEUE, TRAIN_QUEUE)
+
+
+def infer_queue(engine: str) -> str:
+    """The queue of the workers that run this engine: a batch is never drawn by a worker that could only fail it."""
+    return f"{INFER_QUEUE}.{engine}"
+
+
+INFER_QUEUES = {engine: infer_queue(engine) for engine in ENGINE_NAMES}
+"""Queue by engine."""
+QUEUES = (SPLIT_QUEUE, *INFER_QUEUES.values(), TRAIN_QUEUE)
 
 SPLIT_TASK = "farm.split"
 INFER_TASK = "farm.infer"
@@ -54,7 +64,7 @@ def make_app(redis_url: str, queue: str = "") -> Celery:
     app = Celery("farm", broker=redis_url, set_as_current=True)
     app.conf.update(
         task_queues=[Queue(name) for name in QUEUES],
-        task_default_queue=INFER_QUEUE,
+        task_default_queue=SPLIT_QUEUE,
         task_create_missing_queues=True,
         task_serializer="json",
         accept_content=["json"],

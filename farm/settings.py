@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import BadInput
@@ -59,6 +59,29 @@ class Settings(BaseSettings):
         "", description="one lock file per card, shared by a host's workers; empty: in the temporary folder"
     )
 
+    vart_losses: int = Field(
+        5, ge=1, description="a card whose process died or hung so often within vart_loss_window_seconds is quarantined"
+    )
+    vart_loss_window_seconds: float = Field(600.0, gt=0)
+    xlnx_vart_firmware: str = Field("", validation_alias="XLNX_VART_FIRMWARE", description="the vendor's own variable")
+
+    lspci: str = Field("lspci", description="the program that lists PCI devices (package pciutils)")
+    xbutil: str = Field("xbutil", description="the card vendor's program (XRT); often /opt/xilinx/xrt/bin/xbutil")
+    card_program_seconds: float = Field(20.0, gt=0, description="longest run of either program")
+    card_beat_seconds: float = Field(
+        2.0, gt=0, description="a card's worker tells SQL that it lives, and hears of `farm cards drain`, so often"
+    )
+    card_sample_seconds: float = Field(10.0, gt=0, description="temperature and power are sampled so often")
+    card_samples_kept_seconds: float = Field(3 * 86400.0, gt=0, description="older samples are deleted")
+    card_drain_celsius: float = Field(85.0, description="a card at or above this takes no new work")
+    card_resume_celsius: float = Field(75.0, description="a card drained for its heat works again at or below this")
+    card_scan_seconds: float = Field(5.0, gt=0, description="`farm worker --all-cards` looks for cards so often")
+    card_stop_seconds: float = Field(
+        60.0, gt=0, description="time a worker told to end has for what it holds, before its supervisor kills it"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of the Prometheus exporter; 0: none")
+    metrics_address: str = Field("127.0.0.1", description="where the exporter listens")
+
     sampling: str = "keyframes"
     detector: str = Field("centerface", description="face detector")
     detector_side_px: int = Field(320, ge=32, description="longer side of the frame given to the detector")
@@ -96,6 +119,15 @@ class Settings(BaseSettings):
     flower_password: SecretStr = Field(
         SecretStr(""), description="of Flower's user `farm`; empty means read-only, on this machine alone"
     )
+
+    @model_validator(mode="after")
+    def _resumes_below_where_it_drains(self) -> Self:
+        if self.card_resume_celsius >= self.card_drain_celsius:
+            raise ValueError(
+                f"FARM_CARD_RESUME_CELSIUS ({self.card_resume_celsius:g}) must be below "
+                f"FARM_CARD_DRAIN_CELSIUS ({self.card_drain_celsius:g})"
+            )
+        return self
 
 
 @cache

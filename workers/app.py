@@ -15,14 +15,15 @@ import sys
 import threading
 import time
 import warnings
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from farm.db.models import CropBatchRow, ScanVideo, TrainingJob
 from farm.embedded import CANNOT_START, EXIT_CANNOT_START
-from farm.errors import BadInput, BadVideo, Fatal, Retryable
+from farm.errors import BadInput, BadVideo, EngineBusy, Fatal, Retryable
 from farm.farm import Farm
 from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
 from farm.jobs.fail import fail
@@ -35,10 +36,12 @@ from farm.queue import (
     SPLIT_TASK,
     TRAIN_QUEUE,
     TRAIN_TASK,
+    infer_queue,
     make_app,
     transport_options,
 )
 from farm.settings import settings
+from workers.cards.find import full_address, is_address
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ INFER_THREADS = 3
 
 HARD_LIMIT_EXTRA_SECONDS = 30
 """After the soft time limit a child has this long to end by itself before it is killed."""
+
+BUSY_PATIENCE_SECONDS = 20.0
+"""How long a starting worker waits for a card that another process still drives: the one before it may be ending."""
 
 _WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow, TRAIN_TASK: TrainingJob}
 
@@ -63,8 +69,11 @@ def __getattr__(name: str) -> Celery:
     return app
 
 
-def worker_app(queue: str = "") -> Celery:
-    """The farm's Celery app with the tasks in it and the hooks that open and close a worker's resources."""
+def worker_app(queue: str = "", *, patient: bool = True) -> Celery:
+    """The farm's Celery app with the tasks in it and the hooks that open and close a worker's resources.
+
+    A `patient` worker outlives its card's quarantine, to be resumed.
+    """
     app = make_app(settings().redis_url, queue)
     app.conf.include = ["workers.tasks"]
     limit = settings().split_time_limit_seconds
@@ -73,7 +82,8 @@ def worker_app(queue: str = "") -> Celery:
     app.conf.worker_pool_start_method = "fork"
     app.conf.worker_max_memory_per_child = settings().split_memory_limit_bytes // 1024
     signals.celeryd_init.connect(_name_queue, weak=False)
-    signals.worker_init.connect(_open_threads_worker, weak=False)
+    opener = partial(_open_threads_worker, patient=patient)
+    signals.worker_init.connect(opener, weak=False, dispatch_uid="farm-open")
     signals.worker_process_init.connect(_open_child, weak=False)
     signals.worker_process_shutdown.connect(_close, weak=False)
     signals.worker_shutting_down.connect(_stop_training, weak=False)
@@ -98,17 +108,18 @@ def run_worker(
     """
     # celery warns root of pickled messages; this app takes JSON alone
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    app = worker_app(queue)
+    drawn = infer_queue(settings().engine) if queue == INFER_QUEUE else queue
+    app = worker_app(drawn, patient=not sole)
     pool = "prefork" if queue == SPLIT_QUEUE else "threads"
-    name = card or settings().card or _node_name(queue)
-    node = f"{name}@{socket.gethostname()}"
+    card = card or settings().card
+    node = f"{node_name(queue, card)}@{socket.gethostname()}"
     if sole:
         _free_leases_of(node)
     worker = app.Worker(
         hostname=node,
         pool=pool,
         concurrency=_slots(queue, concurrency),
-        queues=[queue, f"{queue}.{socket.gethostname()}.{card}"] if card else [queue],
+        queues=[drawn, f"{queue}.{socket.gethostname()}.{card}"] if card else [drawn],
         loglevel=loglevel,
         task_events=events,
         without_gossip=True,
@@ -120,8 +131,10 @@ def run_worker(
     return int(worker.exitcode or 0)
 
 
-def _node_name(queue: str) -> str:
-    """What a worker is called that was given no card."""
+def node_name(queue: str, card: str) -> str:
+    """What a worker is called, before the `@host`."""
+    if card:
+        return f"vck5000-{card}" if is_address(card) else card
     device = settings().training_device.replace(":", "-")
     return {SPLIT_QUEUE: "split", TRAIN_QUEUE: f"train-{device or 'nowhere'}"}.get(queue, "cpu-0")
 
@@ -152,31 +165,54 @@ def _name_queue(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
         conf.broker_transport_options = transport_options(ours[0])
 
 
-def _open_threads_worker(sender: Any, **_: Any) -> None:
+def _open_threads_worker(sender: Any, *, patient: bool, **_: Any) -> None:
     """Open the engine before the first message, so that a missing card is an error now. Raises SystemExit where it cannot be had."""
     from workers.memory import keep_freed_memory
-    from workers.resources import process
-    from workers.trainer_process import check_trainer
 
     if "thread" not in str(getattr(sender, "pool_cls", "")):
         return
     keep_freed_memory()
+    busy_until = time.monotonic() + BUSY_PATIENCE_SECONDS
     while True:
         try:
-            if TRAIN_QUEUE in sender.app.amqp.queues.consume_from:
-                check_trainer(settings().training_device)
-                return
-            here = process()
-            chosen = here.farm.settings
-            here.engines.open(chosen.engine, find_model(here.farm, chosen.model))
+            _open_engine(sender, patient=patient)
             return
         except Retryable as error:
             log.warning("the worker waits to open its engine: %s", error)
+            if isinstance(error, EngineBusy) and time.monotonic() > busy_until:
+                _cannot_start(error)
             time.sleep(2.0)
         except Fatal as error:
-            sys.stderr.write(f"{CANNOT_START}{error}\n")
-            sys.stderr.flush()
-            raise SystemExit(EXIT_CANNOT_START) from error
+            _cannot_start(error)
+
+
+def _open_engine(sender: Any, *, patient: bool) -> None:
+    """Open what this worker needs. Raises FarmError."""
+    from workers.cards.attach import attach, card_of
+    from workers.resources import process
+    from workers.trainer_process import check_trainer
+
+    drawn = sender.app.amqp.queues.consume_from
+    if TRAIN_QUEUE in drawn:
+        check_trainer(settings().training_device)
+        return
+    here = process()
+    chosen = here.farm.settings
+    if infer_queue(chosen.engine) not in drawn:
+        raise BadInput(
+            f"this worker draws from {', '.join(drawn)}, but runs the engine {chosen.engine} (FARM_ENGINE): "
+            f"start it with -Q {infer_queue(chosen.engine)}"
+        )
+    if card_of(chosen.card, chosen.engine, chosen.vart_device):
+        here.watches.append(attach(sender, here, patient=patient))
+    else:
+        here.engines.open(chosen.engine, find_model(here.farm, chosen.model))
+
+
+def _cannot_start(error: Exception) -> NoReturn:
+    sys.stderr.write(f"{CANNOT_START}{error}\n")
+    sys.stderr.flush()
+    raise SystemExit(EXIT_CANNOT_START) from error
 
 
 def _open_child(**_: Any) -> None:
@@ -222,7 +258,7 @@ def _child_died(sender: Any, task_id: str, exception: BaseException, args: Any, 
 def main(argv: list[str] | None = None) -> int:
     """`python -m workers.app QUEUE [--card NAME] [--device DEVICE] [--concurrency N] [--events]`."""
     parser = argparse.ArgumentParser(prog="workers.app", description="Work on one queue of the farm that FARM_* names.")
-    parser.add_argument("queue", choices=QUEUES)
+    parser.add_argument("queue", choices=(SPLIT_QUEUE, INFER_QUEUE, TRAIN_QUEUE))
     parser.add_argument("--card", default="")
     parser.add_argument("--device", default="", help="of a train worker: cuda:0, cpu")
     parser.add_argument("--concurrency", type=int, default=0)
@@ -230,11 +266,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--loglevel", default="INFO")
     chosen = parser.parse_args(argv)
     if chosen.card:
-        os.environ["FARM_CARD"] = chosen.card  # noqa: TID251  written, for the settings that this process reads next
+        os.environ["FARM_CARD"] = full_address(chosen.card)  # noqa: TID251  written, for the settings that this process reads next
     if chosen.device:
         os.environ["FARM_TRAINING_DEVICE"] = chosen.device  # noqa: TID251  likewise
     try:
-        return run_worker(chosen.queue, chosen.card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
+        return run_worker(
+            chosen.queue, full_address(chosen.card), chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel
+        )
     except BadInput as error:
         sys.stderr.write(f"{CANNOT_START}{error}\n")
         return EXIT_CANNOT_START

@@ -12,21 +12,27 @@ from typing import TypeVar
 
 from farm.errors import BadVideo, DatabaseAway, FarmError
 from farm.farm import Farm
-from farm.jobs.claim import Lease, LeaseLost, Work, claim
+from farm.jobs.claim import Lease, LeaseLost, Work, claim, decline
 from farm.jobs.fail import fail
 from farm.jobs.hold import Hold
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-DROPPED = "dropped: done, held by another, or not due"
+DROPPED = "dropped: done, held by another, not due, or for another engine"
+DECLINED = "declined: this card takes no work now"
 LOST = "lost: taken over or cancelled meanwhile"
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-def attempt(farm: Farm, work: Work, row_id: int, worker: str, body: Callable[[Lease, Hold], str]) -> str:
-    """Work on the row if it is to be had; one line that says what came of it. Raises only what ends the process."""
-    lease = patiently(farm, lambda: claim(farm, work, row_id, worker))
+def attempt(
+    farm: Farm, work: Work, row_id: int, worker: str, body: Callable[[Lease, Hold], str], engine: str = ""
+) -> str:
+    """Work on the row if it is to be had; one line that says what came of it. Raises only what ends the process.
+
+    `engine` is the only one that this worker runs, where that matters.
+    """
+    lease = patiently(farm, lambda: claim(farm, work, row_id, worker, engine))
     if lease is None:
         return DROPPED
     try:
@@ -42,6 +48,12 @@ def attempt(farm: Farm, work: Work, row_id: int, worker: str, body: Callable[[Le
         return f"{state}: {failure}"
     except LeaseLost:
         return LOST
+
+
+def turn_away(farm: Farm, work: Work, row_id: int) -> str:
+    """Leave the row to another worker, which is rung for at once."""
+    patiently(farm, lambda: decline(farm, work, row_id))
+    return DECLINED
 
 
 def patiently(farm: Farm, step: Callable[[], Result]) -> Result:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
 from farm.contracts import ModelCard
 from farm.farm import Farm
@@ -13,6 +14,7 @@ from farm.jobs.models import load_model
 from farm.media.faces import Detector, open_detector
 from farm.settings import settings
 from farm.split import Recipe
+from workers.cards.post import Post
 from workers.engines import open_engine
 from workers.engines.base import Engine
 
@@ -58,8 +60,14 @@ class Engines:
         at_once = max(1, len(os.sched_getaffinity(0)) // chosen.engine_threads)
         return OpenedEngine(engine, model.card, threading.BoundedSemaphore(at_once))
 
+    @property
+    def opened(self) -> list[Engine]:
+        """Those that are open now."""
+        with self._lock:
+            return [opened.engine for opened in self._opened.values()]
+
     def close(self) -> None:
-        """Give every device back."""
+        """Give every device back; what is asked for later is opened anew."""
         with self._lock:
             for opened in self._opened.values():
                 opened.engine.close()
@@ -80,6 +88,14 @@ class Detectors:
         return self._opened[wanted]
 
 
+class Watch(Protocol):
+    """Something that goes on beside the tasks."""
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """Everything that this process keeps open."""
@@ -87,9 +103,15 @@ class Process:
     farm: Farm
     engines: Engines
     detectors: Detectors
+    #: whether this process may take work, which its card's watch decides
+    post: Post = field(default_factory=Post)
+    #: of the card that this process drives, if it drives one
+    watches: list[Watch] = field(default_factory=list)
 
     def close(self) -> None:
         """Give devices and connections back."""
+        for watch in self.watches:
+            watch.stop()
         self.engines.close()
         self.farm.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from farm.contracts import CropBatch
-from farm.errors import BadObject
+from farm.errors import BadObject, CardQuarantined
 from farm.farm import Farm
 from farm.jobs.claim import Lease
 from farm.jobs.hold import Hold
@@ -20,16 +20,21 @@ from workers.resources import Process
 def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     """Score the batch and store what came of it; one line that says so.
 
-    Raises EngineMissing, EngineBusy, BadModel, BadObject, StorageAway, LeaseLost.
+    A card that is not to be trusted takes no work from then on. Raises EngineMissing, EngineBusy, CardQuarantined, BadModel, BadObject,
+    StorageAway, LeaseLost.
     """
     farm = here.farm
     work = patiently(farm, lambda: score_work(farm, lease))
-    opened = here.engines.open(work.engine, work.model_id)
     batch = _crops(farm, work.crops_key)
-    with opened.turn:
-        started = time.monotonic()
-        predictions = opened.engine.predict(batch.pixels)
-        seconds = time.monotonic() - started
+    try:
+        opened = here.engines.open(work.engine, work.model_id)
+        with opened.turn:
+            started = time.monotonic()
+            predictions = opened.engine.predict(batch.pixels)
+            seconds = time.monotonic() - started
+    except CardQuarantined as error:
+        here.post.distrust(str(error))
+        raise
     hold.check()
     key = work.mask_key(f"{opened.card.name}-{opened.card.version}")
     farm.store.put(key, encode_masks(predictions.masks))
@@ -39,6 +44,7 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
         scored_by["weights_sha256"] = spec.weights_sha256
     scored = Scored(batch.crops, predictions, key, scored_by)
     verdict = patiently(farm, lambda: record_scores(farm, lease, scored, opened.card))
+    here.post.scored(len(batch.crops))
     said = f", {verdict.label}" if verdict else ""
     return f"{len(batch.crops)} crops in {seconds:.2f} s{said}"
 

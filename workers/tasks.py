@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from farm.db.models import CropBatchRow, ScanVideo, TrainingJob
 from farm.queue import INFER_TASK, SPLIT_TASK, TRAIN_TASK
-from workers.attempt import attempt
+from workers.attempt import attempt, turn_away
 from workers.resources import process
 from workers.scorer import score_batch
 from workers.splitter import split_video
@@ -32,7 +32,11 @@ def split(self: Task[Any, Any], scan_video_id: int) -> str:
 def infer(self: Task[Any, Any], crop_batch_id: int) -> str:
     """Score one crop batch."""
     here, worker = process(), _worker(self)
-    return attempt(here.farm, CropBatchRow, crop_batch_id, worker, partial(score_batch, here))
+    with here.post.working() as admitted:
+        if not admitted:
+            return turn_away(here.farm, CropBatchRow, crop_batch_id)
+        score, engine = partial(score_batch, here), here.farm.settings.engine
+        return attempt(here.farm, CropBatchRow, crop_batch_id, worker, score, engine)
 
 
 @shared_task(bind=True, name=TRAIN_TASK)

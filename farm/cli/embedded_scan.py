@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from farm.cli.options import opened_farm
 from farm.cli.printing import meter
-from farm.db.models import ScanState
+from farm.db.models import Scan, ScanState
 from farm.db.results import VerdictChange, VideoResult, change_counts, rescan_of, scan_results, verdict_counts
 from farm.db.session import database_errors
 from farm.embedded import EmbeddedFarm
@@ -52,8 +52,15 @@ class Scanned:
 
 def run_embedded(home: Path, wanted: Wanted) -> Iterator[Scanned]:
     """Start the farm in `home`, scan what is wanted, write the report, stop the farm. Raises FarmError, NothingToScan before it starts."""
-    sources = _sources(wanted.paths) if wanted.paths else None
-    waiting = [] if sources else _waiting(home)
+    if not wanted.paths:
+        for engine, waiting in _waiting(home).items():
+            yield from _run(home, replace(wanted, engine=engine), waiting)
+        return
+    yield from _run(home, wanted, [], _sources(wanted.paths))
+
+
+def _run(home: Path, wanted: Wanted, waiting: list[int], sources: Iterator[Source] | None = None) -> Iterator[Scanned]:
+    """One farm of one engine: its worker runs no other."""
     chosen: dict[str, Any] = {"engine": wanted.engine, "model": wanted.model}
     with EmbeddedFarm(home, **{name: value for name, value in chosen.items() if value}) as embedded:
         for scan_id in [_submit(embedded.farm, sources, wanted)] if sources else waiting:
@@ -68,10 +75,13 @@ def _sources(paths: tuple[str, ...]) -> Iterator[Source]:
     return chain([next(sources)], sources)
 
 
-def _waiting(home: Path) -> list[int]:
-    """The scans of this home that were handed in and have not ended. Raises NothingToScan."""
-    with opened_farm(home) as farm:
-        waiting = [scan_id for scan_id in unfinished(farm) if progress(farm, scan_id).state == ScanState.ACTIVE]
+def _waiting(home: Path) -> dict[str, list[int]]:
+    """The scans of this home that were handed in and have not ended, by engine. Raises NothingToScan."""
+    waiting: dict[str, list[int]] = {}
+    with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
+        for scan_id in unfinished(farm):
+            if progress(farm, scan_id).state == ScanState.ACTIVE:
+                waiting.setdefault(session.get_one(Scan, scan_id).engine, []).append(scan_id)
     if not waiting:
         raise NothingToScan(f"no scan waits to be finished in {home}")
     return waiting

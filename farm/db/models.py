@@ -76,6 +76,21 @@ class ModelState(StrEnum):
     """No new scan may take it; what it found stays and names it."""
 
 
+class CardState(StrEnum):
+    """What a card may do; see farm/jobs/cards.py for the moves."""
+
+    READY = "ready"
+    """It takes work."""
+    HOT = "hot"
+    """Too warm: it takes no work until it has cooled down."""
+    DRAINED = "drained"
+    """Somebody told it to take no work."""
+    QUARANTINED = "quarantined"
+    """It answered wrongly or failed again and again; somebody has to look at it and resume it."""
+    GONE = "gone"
+    """It is no longer on the bus of its host."""
+
+
 class Leased:
     """Columns of a row that is work; see farm/jobs/claim.py for the moves between states."""
 
@@ -332,3 +347,47 @@ class TrainingEpoch(Base):
     epoch: Mapped[int] = mapped_column(Integer)
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
     recorded_at: Mapped[float] = mapped_column(Double)
+
+
+class Card(Base):
+    """One accelerator card of one host: what it may do, and how it was when its worker last looked."""
+
+    __tablename__ = "cards"
+    __table_args__ = (UniqueConstraint("host", "bdf"), Index("ix_cards_serial", "serial"))
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    #: PCI address (domain:bus:device.function), or the name of a card that is on no bus
+    bdf: Mapped[str] = mapped_column(String(60))
+    #: as the card tells it; None where it does not
+    serial: Mapped[str | None] = mapped_column(String(60))
+    #: the platform on the card (its VBNV)
+    shell: Mapped[str | None] = mapped_column(String(120))
+    state: Mapped[str] = mapped_column(String(12), default=CardState.READY)
+    #: why it is in this state, and since when
+    reason: Mapped[str | None] = mapped_column(Text)
+    changed_at: Mapped[float] = mapped_column(Double)
+    #: its worker's node, and when that was heard last; engine is what it runs
+    worker: Mapped[str | None] = mapped_column(String(200))
+    engine: Mapped[str | None] = mapped_column(String(40))
+    seen_at: Mapped[float | None] = mapped_column(Double)
+    #: the hottest sensor and the whole card's power, at sampled_at; None where the card does not tell
+    celsius: Mapped[float | None] = mapped_column(Double)
+    watts: Mapped[float | None] = mapped_column(Double)
+    sampled_at: Mapped[float | None] = mapped_column(Double)
+    #: when the golden pictures were last answered rightly
+    canary_at: Mapped[float | None] = mapped_column(Double)
+    #: scored since the row was made, and times that the card's process was lost
+    crops_done: Mapped[int] = mapped_column(BigInteger, default=0)
+    losses: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class CardSample(Base):
+    """One look at a card's sensors; old ones are deleted (FARM_CARD_SAMPLES_KEPT_SECONDS)."""
+
+    __tablename__ = "card_samples"
+    __table_args__ = (Index("ix_card_samples_card_id", "card_id", "sampled_at"),)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    card_id: Mapped[int] = mapped_column(ForeignKey("cards.id"))
+    sampled_at: Mapped[float] = mapped_column(Double)
+    celsius: Mapped[float | None] = mapped_column(Double)
+    watts: Mapped[float | None] = mapped_column(Double)

@@ -13,7 +13,7 @@ from farm.db.models import CropBatchRow, ScanVideo, TrainingJob, WorkState
 from farm.db.session import db_now
 from farm.errors import Retryable
 from farm.farm import Farm
-from farm.jobs.tables import table_of
+from farm.jobs.tables import SCANS, table_of
 
 Work = type[ScanVideo] | type[CropBatchRow] | type[TrainingJob]
 """The tables whose rows are work: a video to split, a crop batch to score, a network to train."""
@@ -43,12 +43,18 @@ class Lease:
         return {"row_id": self.row_id, "now_owner": self.owner}
 
 
-def claim(farm: Farm, work: Work, row_id: int, worker: str) -> Lease | None:
-    """Lease the row to this worker, or None where it is not to be had: done, held, not yet due, out of attempts."""
+def claim(farm: Farm, work: Work, row_id: int, worker: str, engine: str = "") -> Lease | None:
+    """Lease the row to this worker, or None where it is not to be had: done, held, not yet due, out of attempts.
+
+    `engine` is the only one that this worker runs: a crop batch whose scan asks for another is not to be had either.
+    """
     owner = f"{worker}#{secrets.token_hex(4)}"
     limits = {"for_seconds": farm.settings.lease_seconds, "most_attempts": farm.settings.max_attempts}
+    wanted = {"engine_here": engine} if engine else {}
     with farm.write() as connection:
-        row = connection.execute(_claim(work), {"row_id": row_id, "new_owner": owner, **limits})
+        row = connection.execute(
+            _claim(work, of_engine=bool(engine)), {"row_id": row_id, "new_owner": owner, **limits, **wanted}
+        )
         attempt = row.scalar_one_or_none()
     return None if attempt is None else Lease(work, row_id, owner, attempt)
 
@@ -71,6 +77,14 @@ def release(farm: Farm, lease: Lease) -> bool:
     given = update(table).where(*held(lease.work)).values(**_ready(lease.work, refund=True)).returning(table.c.id)
     with farm.write() as connection:
         return connection.execute(given, lease.holds).scalar_one_or_none() is not None
+
+
+def decline(farm: Farm, work: Work, row_id: int) -> None:
+    """Have the bell rung for this row again at once: the worker that heard it takes no work now. Nothing where it is not ready."""
+    table = table_of(work)
+    unheard = update(table).where(table.c.id == bindparam("row_id"), table.c.state == WorkState.READY)
+    with farm.write() as connection:
+        connection.execute(unheard.values(rung_at=0.0), {"row_id": row_id})
 
 
 def release_worker(farm: Farm, worker: str, *, refund: bool) -> int:
@@ -109,12 +123,14 @@ def held(work: Work) -> tuple[ColumnElement[bool], ...]:
 
 
 @cache
-def _claim(work: Work) -> Any:
+def _claim(work: Work, *, of_engine: bool) -> Any:
     table, now = table_of(work), db_now()
     due = or_(
         and_(table.c.state == WorkState.READY, table.c.ready_at <= now),
         and_(table.c.state == WorkState.LEASED, table.c.lease_until < now),
     )
+    if of_engine:
+        due = and_(due, table.c.scan_id.in_(select(SCANS.c.id).where(SCANS.c.engine == bindparam("engine_here"))))
     return (
         update(table)
         .where(table.c.id == bindparam("row_id"), due, table.c.attempts < bindparam("most_attempts"))

@@ -36,7 +36,7 @@ from farm.jobs.claim import Work
 from farm.jobs.fail import bury_abandoned
 from farm.jobs.tables import SCAN_PATHS, SCANS, TRAINING_JOBS, table_of
 from farm.queue import (
-    INFER_QUEUE,
+    INFER_QUEUES,
     INFER_TASK,
     SPLIT_QUEUE,
     SPLIT_TASK,
@@ -73,11 +73,18 @@ class _Bell:
     work: Work
     queue: str
     task: str
+    #: only rows of scans that ask for this engine; empty: of all
+    engine: str = ""
+
+    @property
+    def of_engine(self) -> dict[str, str]:
+        """Parameters of a statement that is about the rows of one engine."""
+        return {"engine": self.engine} if self.engine else {}
 
 
 _BELLS = (
     _Bell(ScanVideo, SPLIT_QUEUE, SPLIT_TASK),
-    _Bell(CropBatchRow, INFER_QUEUE, INFER_TASK),
+    *(_Bell(CropBatchRow, queue, INFER_TASK, engine) for engine, queue in INFER_QUEUES.items()),
     _Bell(TrainingJob, TRAIN_QUEUE, TRAIN_TASK),
 )
 
@@ -142,11 +149,12 @@ class Dispatcher:
                 self._doorbell.forget(bell.queue, dead)
 
     def _due(self) -> list[tuple[_Bell, int]]:
-        """The bells with room in their window, with the messages that Redis holds of each."""
-        counts = self._doorbell.count()
-        return [
-            (bell, counts[bell.queue]) for bell in _BELLS if counts[bell.queue] < self._farm.settings.dispatch_window
-        ]
+        """The bells with room in their window, with the messages that Redis holds of each; of engines, those that a scan asks for."""
+        counts, window = self._doorbell.count(), self._farm.settings.dispatch_window
+        with self._farm.read() as connection:
+            asked = set(connection.execute(_engines_asked_for()).scalars())
+        heard = [bell for bell in _BELLS if not bell.engine or bell.engine in asked]
+        return [(bell, counts[bell.queue]) for bell in heard if counts[bell.queue] < window]
 
     def _ring(self, bell: _Bell, held: int) -> int:
         room = self._farm.settings.dispatch_window - held
@@ -173,7 +181,7 @@ class Dispatcher:
         if bell.work is TrainingJob:
             jobs = connection.execute(_fresh_jobs(), {"room": max(0, room - len(chosen))}).scalars()
             return chosen | dict.fromkeys(jobs, TRAINING_PRIORITY)
-        scans = connection.execute(_scans_with_fresh_rows(bell.work)).all()
+        scans = connection.execute(_scans_with_fresh_rows(bell.work, bool(bell.engine)), bell.of_engine).all()
         for step in sorted({priority_step(scan.priority) for scan in scans}):
             ids = [scan.id for scan in scans if priority_step(scan.priority) == step]
             turns = self._take_turns(connection, bell, ids, room - len(chosen))
@@ -204,13 +212,14 @@ class Dispatcher:
         """Rows rung for long ago and still not claimed, and rows whose worker let the lease run out."""
         chosen = self._farm.settings
         again = chosen.ring_again_seconds
-        patience = {
+        patience: dict[str, Any] = {
             "unclaimed_for": min(again, EMPTY_RING_AGAIN_SECONDS) if nothing_held else again,
             "left_for": min(again, chosen.lease_seconds),
             "most_attempts": chosen.max_attempts,
             "room": room,
         }
-        return {int(row.id): priority_step(row.priority) for row in connection.execute(_lost_rows(bell.work), patience)}
+        lost = connection.execute(_lost_rows(bell.work, bool(bell.engine)), patience | bell.of_engine)
+        return {int(row.id): priority_step(row.priority) for row in lost}
 
     def _leased(self, work: Work, row_ids: set[int]) -> set[int]:
         """Those of the rows that a worker holds now."""
@@ -224,7 +233,10 @@ class Dispatcher:
             return set(connection.execute(held).scalars())
 
 
-_RUNNING = SCANS.c.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE))
+def _running(of_engine: bool) -> tuple[ColumnElement[bool], ...]:
+    """Scans that are worked on; those of one engine, where the statement is given it as `engine`."""
+    running = SCANS.c.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE))
+    return (running, SCANS.c.engine == bindparam("engine")) if of_engine else (running,)
 
 
 def _fresh(table: Table) -> ColumnElement[bool]:
@@ -233,10 +245,15 @@ def _fresh(table: Table) -> ColumnElement[bool]:
 
 
 @cache
-def _scans_with_fresh_rows(work: Work) -> Any:
+def _engines_asked_for() -> Any:
+    return select(SCANS.c.engine).where(*_running(of_engine=False)).distinct()
+
+
+@cache
+def _scans_with_fresh_rows(work: Work, of_engine: bool) -> Any:
     table = table_of(work)
     some = exists().where(table.c.scan_id == SCANS.c.id, _fresh(table))
-    return select(SCANS.c.id, SCANS.c.priority).where(_RUNNING, some).order_by(SCANS.c.id)
+    return select(SCANS.c.id, SCANS.c.priority).where(*_running(of_engine), some).order_by(SCANS.c.id)
 
 
 @cache
@@ -254,7 +271,7 @@ def _fresh_jobs() -> Any:
 
 
 @cache
-def _lost_rows(work: Work) -> Any:
+def _lost_rows(work: Work, of_engine: bool) -> Any:
     table, now = table_of(work), db_now()
     unclaimed = and_(
         table.c.state == WorkState.READY,
@@ -272,7 +289,7 @@ def _lost_rows(work: Work) -> Any:
         of_jobs = select(table.c.id, literal(TRAINING_PRIORITY).label("priority"))
         return of_jobs.where(or_(unclaimed, left)).limit(bindparam("room"))
     lost = select(table.c.id, SCANS.c.priority).join(SCANS, SCANS.c.id == table.c.scan_id)
-    return lost.where(_RUNNING, or_(unclaimed, left)).limit(bindparam("room"))
+    return lost.where(*_running(of_engine), or_(unclaimed, left)).limit(bindparam("room"))
 
 
 def _mark(connection: Connection, bell: _Bell, chosen: dict[int, int]) -> list[Ring]:

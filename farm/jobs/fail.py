@@ -8,9 +8,9 @@ from sqlalchemy import select, update
 
 from farm.db.models import CropBatchRow, ScanVideo, TrainingJob, WorkState
 from farm.db.session import db_now
-from farm.errors import BadVideo, EngineMissing, FarmError, Fatal
+from farm.errors import BadVideo, CardQuarantined, EngineMissing, FarmError, Fatal
 from farm.farm import Farm
-from farm.jobs.claim import ENDED, Lease, LeaseLost, held
+from farm.jobs.claim import ENDED, Lease, LeaseLost, held, release
 from farm.jobs.record import fail_batch, fail_split
 from farm.jobs.tables import table_of
 from farm.jobs.training.record import attempts_since_checkpoint, fail_training
@@ -22,10 +22,16 @@ ERROR_CHARACTERS = 2000
 def fail(farm: Farm, lease: Lease, error: BaseException) -> WorkState:
     """End a failed attempt. The row is READY again after a pause that doubles per attempt, or FAILED.
 
+    CardQuarantined says nothing about the row, but all about the card: the row is given back as if it had not been tried.
+
     A `Fatal` error fails at once, as trying again cannot help; BadVideo ends a split as DONE, since UNREADABLE is its result. The one
     exception is EngineMissing: another machine may have the engine. Raises LeaseLost where the row was taken over meanwhile.
     """
     said = describe(error)
+    if isinstance(error, CardQuarantined):
+        if not release(farm, lease):
+            raise LeaseLost(f"row {lease.row_id} was taken over")
+        return WorkState.READY
     if lease.work is ScanVideo and isinstance(error, BadVideo):
         fail_split(farm, lease, said, state=WorkState.DONE)
         return WorkState.DONE

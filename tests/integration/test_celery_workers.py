@@ -18,9 +18,10 @@ from farm.jobs.progress import wait
 from farm.jobs.recipe import recipe_of
 from farm.jobs.sources import Source
 from farm.jobs.submit import submit
-from farm.queue import INFER_QUEUE, INFER_TASK, SPLIT_QUEUE, SPLIT_TASK, Doorbell, Ring, make_app
+from farm.queue import INFER_TASK, SPLIT_QUEUE, SPLIT_TASK, Doorbell, Ring, infer_queue, make_app
 from farm.samples import write_samples
 
+INFER_QUEUE = infer_queue("simulated")
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 ROOT = Path(__file__).parents[2]
 

@@ -133,14 +133,14 @@ def test_the_dispatcher_goes_on_after_an_outage_of_sql(farm, rows, redis_server,
     with outage():
         thread.start()
         time.sleep(0.5)
-        assert thread.is_alive() and doorbell.count()["infer"] == 0
+        assert thread.is_alive() and doorbell.count()["infer.simulated"] == 0
     deadline = time.monotonic() + 20
-    while doorbell.count()["infer"] == 0 and time.monotonic() < deadline:
+    while doorbell.count()["infer.simulated"] == 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     dispatcher.stop()
     thread.join()
 
-    assert doorbell.count()["infer"] == 1
+    assert doorbell.count()["infer.simulated"] == 1
     doorbell.close()
 
 

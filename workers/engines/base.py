@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the device back; may be called again."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """An engine on a card that may be lost and that is asked golden pictures."""
+
+    #: times its process was lost since it was opened
+    losses: int
+
+    @property
+    def right_at(self) -> float:
+        """When the golden pictures were last answered rightly, in seconds of time()."""
         ...
 
 

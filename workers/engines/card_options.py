@@ -33,6 +33,9 @@ class CardOptions:
     canary_jobs: int = 512
     #: pause before the second restart in a row; the first has none, later ones double
     pause_seconds: float = 0.5
+    #: lost so often within this window, the card is quarantined
+    losses: int = 5
+    loss_window_seconds: float = 600.0
     lock_folder: str = ""
 
     @classmethod
@@ -41,7 +44,7 @@ class CardOptions:
         return cls(
             python=given.vart_python,
             path=tuple(folder for folder in given.vart_path.split(":") if folder),
-            firmware=given.vart_firmware,
+            firmware=given.vart_firmware or given.xlnx_vart_firmware,
             device=device or given.vart_device,
             device_index=given.vart_device_index,
             contexts=given.vart_device_contexts,
@@ -50,6 +53,8 @@ class CardOptions:
             start_deadline_seconds=given.vart_start_deadline_seconds,
             canary_jobs=given.vart_canary_jobs,
             lock_folder=given.vart_lock_folder,
+            losses=given.vart_losses,
+            loss_window_seconds=given.vart_loss_window_seconds,
         )
 
 

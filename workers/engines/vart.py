@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
-LOSSES_TO_QUARANTINE = 5
-"""A card lost so often without one job done in between is not tried again."""
 LONGEST_PAUSE_SECONDS = 30.0
 
 
@@ -105,6 +103,7 @@ class VartEngine:
         #: times the card's process was lost
         self.losses = 0
         self._losses_in_row = 0
+        self._lost_at = deque[float](maxlen=options.losses)
         self._thread = threading.Thread(target=self._drive, name=f"vart-{options.device}", daemon=True)
         self._thread.start()
         self._wait_opened()
@@ -212,6 +211,11 @@ class VartEngine:
         return self._canary.to_card() if self._canary else None
 
     @property
+    def right_at(self) -> float:
+        """When the golden pictures were last answered rightly, in seconds of time()."""
+        return self._right_at
+
+    @property
     def process_id(self) -> int | None:
         """The card's process, None while there is none."""
         with self._change:
@@ -287,7 +291,7 @@ class VartEngine:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._right_at))
             raise CardQuarantined(
                 f"card {self._options.device} is quarantined: {wrong}. What it scored since {since} UTC is in doubt. "
-                "Reset the card (xbutil reset) and check it before it works again"
+                "Reset the card (xbutil reset), see that `farm cards check` is content, then `farm cards resume` it"
             )
         self._right_at = time.time()
 
@@ -347,6 +351,7 @@ class VartEngine:
                 return
             self.losses += 1
             self._losses_in_row += 1
+            self._lost_at.append(time.monotonic())
             self._stopped = self._final(error, first)
             log.warning("card %s: %s", device, self._stopped or error)
             self._abandon(self._stopped or EngineBusy(f"card {device} was lost: {error}; it is being restarted"))
@@ -368,12 +373,17 @@ class VartEngine:
             return error
         if isinstance(error, Fatal) or (isinstance(error, CardLost) and error.kind == "model"):
             return CardQuarantined(f"card {device} cannot be opened again: {error}")
-        if self._losses_in_row >= LOSSES_TO_QUARANTINE:
+        if self._lost_too_often():
             return CardQuarantined(
-                f"card {device} is quarantined, lost {self._losses_in_row} times in a row: {error}. "
-                "Look at `xbutil examine` and dmesg, reset the card, then start its worker again"
+                f"card {device} is quarantined, lost {len(self._lost_at)} times within "
+                f"{time.monotonic() - self._lost_at[0]:.0f} s: {error}. "
+                "Look at `xbutil examine` and dmesg, reset the card (xbutil reset), then `farm cards resume` it"
             )
         return None
+
+    def _lost_too_often(self) -> bool:
+        options, times = self._options, self._lost_at
+        return len(times) == options.losses and times[-1] - times[0] <= options.loss_window_seconds
 
     def _end(self, process: CardProcess) -> None:
         orderly = self._closed and self._stopped is None

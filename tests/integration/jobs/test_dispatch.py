@@ -15,7 +15,7 @@ from farm.errors import QueueAway
 from farm.jobs.cancel import cancel
 from farm.jobs.claim import claim
 from farm.jobs.dispatch import Dispatcher
-from farm.queue import INFER_QUEUE, PRIORITY_STEPS, SPLIT_QUEUE, Doorbell, make_app, unacked_key
+from farm.queue import PRIORITY_STEPS, SPLIT_QUEUE, Doorbell, infer_queue, make_app, unacked_key
 
 WINDOW = 8
 
@@ -223,8 +223,8 @@ def test_batches_are_rung_on_their_own_queue_with_readable_arguments(rows, broke
     dispatcher.tick()
 
     batches = rows.batches(video.scan_id)
-    assert rung(broker, INFER_QUEUE) == [batch.id for batch in batches]
-    message = json.loads(broker.lindex(f"{INFER_QUEUE}\x06\x166", -1))
+    assert rung(broker, infer_queue("simulated")) == [batch.id for batch in batches]
+    message = json.loads(broker.lindex(f"{infer_queue('simulated')}\x06\x166", -1))
     assert (
         message["headers"]["argsrepr"] == rf"('a clip\nwith a newline.mp4', scan {video.scan_id}, batch 0 of 3 crops)"
     )

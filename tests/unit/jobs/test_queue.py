@@ -6,7 +6,7 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 
 from farm.errors import BadInput, QueueAway
-from farm.queue import INFER_QUEUE, SPLIT_QUEUE, Doorbell, make_app, priority_step, transport_options, unacked_key
+from farm.queue import QUEUES, Doorbell, make_app, priority_step, transport_options, unacked_key
 from farm.settings import Settings
 
 
@@ -47,9 +47,10 @@ def test_nothing_is_kept_as_a_result(app):
 
 
 def test_workers_of_each_queue_keep_their_unacknowledged_messages_apart():
-    keys = {transport_options(queue)["unacked_key"] for queue in (SPLIT_QUEUE, INFER_QUEUE)}
+    keys = {transport_options(queue)["unacked_key"] for queue in QUEUES}
 
-    assert keys == {unacked_key(SPLIT_QUEUE), unacked_key(INFER_QUEUE)}
+    assert keys == {unacked_key(queue) for queue in QUEUES}
+    assert len(keys) == len(QUEUES)
     assert "unacked_key" not in transport_options()
 
 
