@@ -142,6 +142,9 @@ def read_settings(**chosen: Any) -> Settings:
         return Settings(**chosen)
     except ValidationError as error:
         wrong = (
-            f"FARM_{each['loc'][0]!s}".upper() + f" is {each['input']!r}: {each['msg']}" for each in error.errors()
+            f"FARM_{each['loc'][0]!s}".upper() + f" is {each['input']!r}: {each['msg']}"
+            if each["loc"]
+            else each["msg"].removeprefix("Value error, ")
+            for each in error.errors()
         )
         raise BadInput("; ".join(wrong)) from error

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 import services
 from card_stand_in import stand_in_card, vart_model  # noqa: F401 -- fixtures
+from host_stand_in import stand_in_host  # noqa: F401 -- fixture
 
 T = TypeVar("T")
 numbers = itertools.count()

@@ -27,6 +27,7 @@ from farm.errors import BadInput, BadVideo, EngineBusy, Fatal, Retryable
 from farm.farm import Farm
 from farm.jobs.claim import LeaseLost, Work, lease_of, release_worker
 from farm.jobs.fail import fail
+from farm.jobs.metrics import serve_metrics
 from farm.jobs.models import find_model
 from farm.queue import (
     INFER_QUEUE,
@@ -205,6 +206,7 @@ def _open_engine(sender: Any, *, patient: bool) -> None:
         )
     if card_of(chosen.card, chosen.engine, chosen.vart_device):
         here.watches.append(attach(sender, here, patient=patient))
+        serve_metrics(here.farm, socket.gethostname())
     else:
         here.engines.open(chosen.engine, find_model(here.farm, chosen.model))
 
@@ -256,10 +258,11 @@ def _child_died(sender: Any, task_id: str, exception: BaseException, args: Any, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m workers.app QUEUE [--card NAME] [--device DEVICE] [--concurrency N] [--events]`."""
+    """`python -m workers.app QUEUE [--card NAME] [--engine NAME] [--device DEVICE] [--concurrency N] [--events]`."""
     parser = argparse.ArgumentParser(prog="workers.app", description="Work on one queue of the farm that FARM_* names.")
     parser.add_argument("queue", choices=(SPLIT_QUEUE, INFER_QUEUE, TRAIN_QUEUE))
     parser.add_argument("--card", default="")
+    parser.add_argument("--engine", default="", help="of an infer worker, before FARM_ENGINE")
     parser.add_argument("--device", default="", help="of a train worker: cuda:0, cpu")
     parser.add_argument("--concurrency", type=int, default=0)
     parser.add_argument("--events", action="store_true", help="send events for Flower")
@@ -267,6 +270,8 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     if chosen.card:
         os.environ["FARM_CARD"] = full_address(chosen.card)  # noqa: TID251  written, for the settings that this process reads next
+    if chosen.engine:
+        os.environ["FARM_ENGINE"] = chosen.engine  # noqa: TID251  likewise
     if chosen.device:
         os.environ["FARM_TRAINING_DEVICE"] = chosen.device  # noqa: TID251  likewise
     try:

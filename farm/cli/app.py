@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from farm.cli import evaluating, looking, models, operating, scanning, training
+from farm.cli import cards, evaluating, looking, models, operating, scanning, training
 from farm.cli.exits import EXIT_CODES, Exit
 from farm.errors import FarmError, NothingToScan
 
@@ -32,6 +32,7 @@ for panel, commands in (
 app.add_typer(looking.masks, name="masks", rich_help_panel=LOOKING)
 app.add_typer(models.models, name="models", rich_help_panel=OPERATING)
 app.add_typer(training.train, name="train", rich_help_panel=OPERATING)
+app.add_typer(cards.cards, name="cards", rich_help_panel=OPERATING)
 app.add_typer(operating.db, name="db", rich_help_panel=OPERATING)
 
 

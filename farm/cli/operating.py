@@ -30,6 +30,15 @@ def worker(
         ),
     ],
     card: Annotated[str, typer.Option("--card", help="The one card this worker is pinned to, as PCI address.")] = "",
+    all_cards: Annotated[
+        bool, typer.Option("--all-cards", help="One worker per VCK5000 of this host; cards may come and go.")
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", help="The one engine of an infer worker. Default: FARM_ENGINE; vart with --all-cards."
+        ),
+    ] = "",
     device: Annotated[
         str, typer.Option("--device", help="Where a train worker trains: cuda:0, or cpu. It has to be named.")
     ] = "",
@@ -39,7 +48,14 @@ def worker(
     events: Annotated[bool, typer.Option("--events/--no-events", help="Tell Flower what happens.")] = True,
 ) -> None:
     """Run one worker of the farm that FARM_* names, until SIGTERM; it finishes what it holds."""
-    command = [sys.executable, "-m", "workers.app", queue.value]
+    if (card or all_cards or engine) and queue is not Queue.INFER:
+        raise typer.BadParameter(f"a {queue.value} worker drives no card and runs no engine")
+    if card and all_cards:
+        raise typer.BadParameter("--card names one card, --all-cards takes every one")
+    if all_cards:
+        command = [sys.executable, "-m", "workers.cards", "supervise", "--engine", engine or "vart"]
+    else:
+        command = [sys.executable, "-m", "workers.app", queue.value, *(["--engine", engine] if engine else [])]
     command += ["--card", card] if card else []
     command += ["--device", device] if device else []
     command += ["--concurrency", str(concurrency)] if concurrency else []
@@ -54,6 +70,7 @@ def dispatch() -> None:
     import signal
 
     from farm.jobs.dispatch import Dispatcher
+    from farm.jobs.metrics import serve_metrics
     from farm.queue import Doorbell, make_app
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -61,6 +78,7 @@ def dispatch() -> None:
         dispatcher = Dispatcher(farm, Doorbell(make_app(farm.settings.redis_url)))
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: dispatcher.stop())
+        serve_metrics(farm)
         dispatcher.run()
 
 
