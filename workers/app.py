@@ -41,8 +41,8 @@ from farm.queue import (
     make_app,
     transport_options,
 )
-from farm.settings import settings
-from workers.cards.find import full_address, is_address
+from farm.settings import read_settings, settings
+from workers.cards.find import card_address, is_address
 
 log = logging.getLogger(__name__)
 
@@ -268,16 +268,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--events", action="store_true", help="send events for Flower")
     parser.add_argument("--loglevel", default="INFO")
     chosen = parser.parse_args(argv)
-    if chosen.card:
-        os.environ["FARM_CARD"] = full_address(chosen.card)  # noqa: TID251  written, for the settings that this process reads next
+    card = card_address(read_settings(), chosen.card)
+    if card:
+        os.environ["FARM_CARD"] = card  # noqa: TID251  written, for the settings that this process reads next
     if chosen.engine:
         os.environ["FARM_ENGINE"] = chosen.engine  # noqa: TID251  likewise
     if chosen.device:
         os.environ["FARM_TRAINING_DEVICE"] = chosen.device  # noqa: TID251  likewise
     try:
-        return run_worker(
-            chosen.queue, full_address(chosen.card), chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel
-        )
+        return run_worker(chosen.queue, card, chosen.concurrency, events=chosen.events, loglevel=chosen.loglevel)
     except BadInput as error:
         sys.stderr.write(f"{CANNOT_START}{error}\n")
         return EXIT_CANNOT_START

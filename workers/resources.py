@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
@@ -18,6 +20,9 @@ from workers.cards.post import Post
 from workers.engines import open_engine
 from workers.engines.base import Engine
 
+ONE_MODEL_AT_A_TIME = ("vart",)
+"""Engines whose device holds one network; another model's takes its place, which costs seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedEngine:
@@ -27,6 +32,9 @@ class OpenedEngine:
     card: ModelCard
     #: held while computing: threads beyond what the processors can carry would only take each other's cache
     turn: threading.BoundedSemaphore
+    at_once: int
+    #: set when it was closed to make room for another model on its card
+    left: threading.Event = field(default_factory=threading.Event)
 
 
 class Engines:
@@ -38,13 +46,33 @@ class Engines:
         self._lock = threading.Lock()
         self._opened: dict[tuple[str, int], OpenedEngine] = {}
 
+    @contextmanager
+    def using(self, name: str, model_id: int) -> Iterator[OpenedEngine]:
+        """The engine for this model, in its turn and open within the block. Raises as `open` does."""
+        while True:
+            opened = self.open(name, model_id)
+            with opened.turn:
+                if not opened.left.is_set():
+                    yield opened
+                    return
+
     def open(self, name: str, model_id: int) -> OpenedEngine:
-        """The engine for this model. Raises EngineMissing, BadInput, BadModel, StorageAway."""
+        """The engine for this model; a card runs one at a time. Raises EngineMissing, EngineBusy, BadInput, BadModel, StorageAway."""
         with self._lock:
             found = self._opened.get((name, model_id))
             if found is None:
+                for other in [key for key in self._opened if key[0] == name and name in ONE_MODEL_AT_A_TIME]:
+                    self._leave(self._opened.pop(other))
                 found = self._opened[(name, model_id)] = self._open(name, model_id)
             return found
+
+    def _leave(self, opened: OpenedEngine) -> None:
+        """Close it once what it computes now is done; whoever waits for a turn turns to another."""
+        with ExitStack() as turns:
+            for _ in range(opened.at_once):
+                turns.enter_context(opened.turn)
+            opened.left.set()
+            opened.engine.close()
 
     def _open(self, name: str, model_id: int) -> OpenedEngine:
         model, chosen = load_model(self._farm, model_id), self._farm.settings
@@ -58,7 +86,7 @@ class Engines:
                 rate=chosen.simulated_crops_per_second,
             )
         at_once = max(1, len(os.sched_getaffinity(0)) // chosen.engine_threads)
-        return OpenedEngine(engine, model.card, threading.BoundedSemaphore(at_once))
+        return OpenedEngine(engine, model.card, threading.BoundedSemaphore(at_once), at_once)
 
     @property
     def opened(self) -> list[Engine]:

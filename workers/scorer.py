@@ -27,8 +27,7 @@ def score_batch(here: Process, lease: Lease, hold: Hold) -> str:
     work = patiently(farm, lambda: score_work(farm, lease))
     batch = _crops(farm, work.crops_key)
     try:
-        opened = here.engines.open(work.engine, work.model_id)
-        with opened.turn:
+        with here.engines.using(work.engine, work.model_id) as opened:
             started = time.monotonic()
             predictions = opened.engine.predict(batch.pixels)
             seconds = time.monotonic() - started

@@ -24,11 +24,13 @@ class Queue(StrEnum):
 
 def worker(
     queue: Annotated[
-        Queue,
+        Queue | None,
         typer.Option(
-            "--queue", help="split: decode and find faces (CPU). infer: run the network. train: train networks."
+            "--queue",
+            help="split: decode and find faces (CPU). infer: run the network. train: train networks. "
+            "May be left out with --card and --all-cards, which mean infer.",
         ),
-    ],
+    ] = None,
     card: Annotated[str, typer.Option("--card", help="The one card this worker is pinned to, as PCI address.")] = "",
     all_cards: Annotated[
         bool, typer.Option("--all-cards", help="One worker per VCK5000 of this host; cards may come and go.")
@@ -48,6 +50,9 @@ def worker(
     events: Annotated[bool, typer.Option("--events/--no-events", help="Tell Flower what happens.")] = True,
 ) -> None:
     """Run one worker of the farm that FARM_* names, until SIGTERM; it finishes what it holds."""
+    queue = queue or (Queue.INFER if card or all_cards else None)
+    if queue is None:
+        raise typer.BadParameter("name the --queue to work on: split, infer or train")
     if (card or all_cards or engine) and queue is not Queue.INFER:
         raise typer.BadParameter(f"a {queue.value} worker drives no card and runs no engine")
     if card and all_cards:

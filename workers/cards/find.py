@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from farm.errors import EngineMissing
+from farm.errors import EngineBusy, EngineMissing
 from farm.settings import Settings
 from workers.cards.programs import last_line, run_program
 
@@ -75,6 +75,17 @@ def find_card(cards: list[FoundCard], bdf: str) -> FoundCard | None:
     """The card that has a function of this address."""
     wanted = full_address(bdf)
     return next((card for card in cards if any(function.bdf == wanted for function in card.functions)), None)
+
+
+def card_address(chosen: Settings, name: str) -> str:
+    """The address of the card that `name` means, any of its functions in any form; the name itself where the bus cannot tell."""
+    if not is_address(name):
+        return name
+    try:
+        found = find_card(find_cards(chosen), name)
+    except (EngineMissing, EngineBusy):
+        found = None  # a container may have no lspci; whether the card is there shows when it is opened
+    return found.bdf if found else full_address(name)
 
 
 def full_address(name: str) -> str:

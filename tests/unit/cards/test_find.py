@@ -10,7 +10,7 @@ from host_stand_in import StandInHost
 
 from farm.errors import BadInput, EngineBusy, EngineMissing
 from farm.settings import Settings, read_settings
-from workers.cards.find import find_card, find_cards, full_address, is_address
+from workers.cards.find import card_address, find_card, find_cards, full_address, is_address
 from workers.cards.sensors import Reading, examine, is_true, number, read_host, read_platform, read_sensors
 
 
@@ -41,6 +41,14 @@ def test_a_card_that_shows_one_function_alone_is_found(stand_in_host: StandInHos
     stand_in_host.plug("0000:3b:00", management="")
     stand_in_host.plug("0000:5e:00", user="")
     assert [card.bdf for card in find_cards(chosen)] == ["0000:3b:00.1", "0000:5e:00.0"]
+
+
+def test_a_workers_card_may_be_named_by_any_of_its_functions(stand_in_host: StandInHost, chosen: Settings) -> None:
+    stand_in_host.plug("0000:3b:00")
+    no_lspci = chosen.model_copy(update={"lspci": "/nowhere/lspci"})
+    assert card_address(chosen, "3b:00.0") == card_address(chosen, "0000:3B:00.1") == "0000:3b:00.1"
+    assert card_address(chosen, "5e:00.0") == card_address(no_lspci, "5e:00.0") == "0000:5e:00.0"
+    assert card_address(no_lspci, "simulated-0") == "simulated-0"
 
 
 def test_addresses_are_told_from_other_names() -> None:
