@@ -207,13 +207,31 @@ def refusals(engine: VartEngine) -> Iterator[EngineBusy]:
             yield error
 
 
-def test_a_card_that_vanishes_is_given_up_after_five_losses(stand_in_card: StandInCard, model) -> None:
+def test_a_card_that_vanishes_is_given_up_after_five_losses(stand_in_card: StandInCard, model, say) -> None:
     engine = stand_in_card.open(model)
     stand_in_card.behave(no_card=True)
+    started = time.monotonic()
     os.kill(engine.process_id, signal.SIGKILL)
     given_up = next(error for error in refusals(engine) if isinstance(error, CardQuarantined))
-    assert re.search(r"lost 5 times in a row.*no device found.*xbutil examine", str(given_up))
+    away = time.monotonic() - started
+    assert re.search(r"lost 5 times within \d+ s.*no device found.*xbutil examine.*farm cards resume", str(given_up))
     assert engine.losses == 5
+    assert away < 4 * BACK_WITHIN_SECONDS
+    say(f"vanished: quarantined {away:.2f} s later, after {engine.losses} losses")
+
+
+def test_a_card_that_hangs_again_and_again_is_quarantined_though_it_works_in_between(
+    stand_in_card: StandInCard, model, say
+) -> None:
+    stand_in_card.behave(rate=400, lives=[{"hang_at": 6}])
+    engine, load = stand_in_card.open(model, job_deadline_seconds=0.4, losses=3), Load()
+    load.run(engine).check()
+    assert load.left and load.answers
+    assert engine.losses == 3
+    assert "lost 3 times within" in str(load.refused[-1][1])
+    say(
+        f"hanging thrice: quarantined {time.monotonic() - load.started_at:.2f} s after the first batch, {len(load.answers)} right, {len(load.left)} left"
+    )
 
 
 def test_an_idle_card_whose_process_dies_is_ready_again_for_the_next_call(stand_in_card: StandInCard, model) -> None:
