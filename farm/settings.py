@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     card_stop_seconds: float = Field(
         60.0, gt=0, description="time a worker told to end has for what it holds, before its supervisor kills it"
     )
+    card_busy_seconds: float = Field(
+        20.0, ge=0, description="a starting worker waits so long for a card that another process drives, then gives up"
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="port of the Prometheus exporter; 0: none")
     metrics_address: str = Field("127.0.0.1", description="where the exporter listens")
 

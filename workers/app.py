@@ -42,7 +42,7 @@ from farm.queue import (
     transport_options,
 )
 from farm.settings import read_settings, settings
-from workers.cards.find import card_address, is_address
+from workers.cards.find import card_address, card_of, is_address
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,6 @@ INFER_THREADS = 3
 
 HARD_LIMIT_EXTRA_SECONDS = 30
 """After the soft time limit a child has this long to end by itself before it is killed."""
-
-BUSY_PATIENCE_SECONDS = 20.0
-"""How long a starting worker waits for a card that another process still drives: the one before it may be ending."""
 
 _WORK: dict[str, Work] = {SPLIT_TASK: ScanVideo, INFER_TASK: CropBatchRow, TRAIN_TASK: TrainingJob}
 
@@ -112,7 +109,8 @@ def run_worker(
     drawn = infer_queue(settings().engine) if queue == INFER_QUEUE else queue
     app = worker_app(drawn, patient=not sole)
     pool = "prefork" if queue == SPLIT_QUEUE else "threads"
-    card = card or settings().card
+    if queue == INFER_QUEUE:
+        card = card_of(card or settings().card, settings().engine, settings().vart_device)
     node = f"{node_name(queue, card)}@{socket.gethostname()}"
     if sole:
         _free_leases_of(node)
@@ -173,7 +171,7 @@ def _open_threads_worker(sender: Any, *, patient: bool, **_: Any) -> None:
     if "thread" not in str(getattr(sender, "pool_cls", "")):
         return
     keep_freed_memory()
-    busy_until = time.monotonic() + BUSY_PATIENCE_SECONDS
+    busy_until = time.monotonic() + settings().card_busy_seconds
     while True:
         try:
             _open_engine(sender, patient=patient)
@@ -189,7 +187,7 @@ def _open_threads_worker(sender: Any, *, patient: bool, **_: Any) -> None:
 
 def _open_engine(sender: Any, *, patient: bool) -> None:
     """Open what this worker needs. Raises FarmError."""
-    from workers.cards.attach import attach, card_of
+    from workers.cards.attach import attach
     from workers.resources import process
     from workers.trainer_process import check_trainer
 

@@ -6,6 +6,7 @@ The tests write their figures among pytest's own lines.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from card_stand_in import FOLDER, known_network, write_xmodel
 from farm_rows import Rows
 
 from farm.db.models import CardState
+from farm.embedded import EXIT_CANNOT_START
 from farm.jobs import cards
 from farm.jobs.dispatch import Dispatcher
 from farm.jobs.progress import wait
@@ -200,6 +202,9 @@ def test_a_card_that_answers_wrongly_is_quarantined_and_costs_no_batch_an_attemp
 
         here.start("workers.app", "infer", "--card", OTHER)
         here.until(lambda: f"vart {OTHER}" in here.devices(scan_id))
+        second = here.start("workers.app", "infer", "--card", OTHER, card_busy_seconds=0.0)
+        assert second.wait(90) == EXIT_CANNOT_START
+        assert re.search(rf"worker cannot start: card {OTHER} is already driven by process \d+", here.log.read_text())
         cards.drain(here.farm, OTHER, "its turn is over")
         cards.resume(here.farm, CARD)
         back = here.until(lambda: f"card {CARD} is ready: it takes work" in here.log.read_text())

@@ -230,7 +230,8 @@ def test_a_card_that_hangs_again_and_again_is_quarantined_though_it_works_in_bet
     assert engine.losses == 3
     assert "lost 3 times within" in str(load.refused[-1][1])
     say(
-        f"hanging thrice: quarantined {time.monotonic() - load.started_at:.2f} s after the first batch, {len(load.answers)} right, {len(load.left)} left"
+        f"hanging thrice: quarantined {time.monotonic() - load.started_at:.2f} s after the first batch, "
+        f"{len(load.answers)} right, {len(load.left)} left"
     )
 
 

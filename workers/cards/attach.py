@@ -11,6 +11,7 @@ from celery.worker import state
 from farm.embedded import CANNOT_START, EXIT_CANNOT_START
 from farm.jobs.models import find_model
 from farm.queue import infer_queue
+from workers.cards.find import card_of
 from workers.cards.watch import CardWatch, Station
 from workers.engines.base import Watched
 from workers.resources import Process
@@ -81,11 +82,6 @@ def attach(worker: Any, here: Process, *, patient: bool) -> CardWatch:
     watch = CardWatch(here.farm, station, here.post, tap, ProcessEngine(here), end_worker, patient=patient)
     watch.start()
     return watch
-
-
-def card_of(card: str, engine: str, vart_device: str) -> str:
-    """The card that a worker drives; empty for one that computes on the processor."""
-    return card or (vart_device if engine == "vart" else "")
 
 
 def end_worker(why: str) -> None:

@@ -88,6 +88,11 @@ def card_address(chosen: Settings, name: str) -> str:
     return found.bdf if found else full_address(name)
 
 
+def card_of(card: str, engine: str, vart_device: str) -> str:
+    """The card that a worker drives; empty for one that computes on the processor."""
+    return card or (vart_device if engine == "vart" else "")
+
+
 def full_address(name: str) -> str:
     """A PCI address in its full form (0000:3b:00.1); any other name of a card as it is."""
     found = ADDRESS.fullmatch(name.lower())

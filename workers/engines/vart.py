@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX, EngineSpec, ModelCard, Predictions
-from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError, Fatal
+from farm.errors import BadModel, BadObject, CardQuarantined, EngineBusy, EngineMissing, FarmError, Fatal
 from farm.settings import settings
 from workers.engines.base import Engine, check_pixels, mask_cut, predictions
 from workers.engines.canary import Canary, all_the_same, golden_pictures
 from workers.engines.card_lock import lock_card, lock_folder
 from workers.engines.card_options import CardOptions, first_order
 from workers.engines.fix_point import Quantizer, quantized_cut, real_values
+from workers.engines.vart_jobs import Call, Job, Life
 from workers.engines.vart_process import CardLost, CardProcess, Opened, Slot, opening_error
 from workers.engines.weights import check_weights
 from workers.engines.xmodel import check_xmodel
@@ -35,41 +35,6 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class _Call:
-    """One `predict` under way: the raw answers of its crops, and how many jobs are still out."""
-
-    #: (count,) and (count, S, S) raw int8
-    classes: NDArray[np.int8]
-    masks: NDArray[np.int8]
-    jobs_out: int = 0
-    error: FarmError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One batch on the card."""
-
-    slot: int
-    #: whom it is for; None if it only asks the canary
-    call: _Call | None
-    #: where its answers belong in the call
-    rows: slice
-    started_at: float
-    #: it asks the golden pictures; a call that it has is held back until they are answered
-    canary: bool = False
-
-
-@dataclass(slots=True)
-class _Life:
-    """One life of the card's process, with the jobs that it has."""
-
-    process: CardProcess
-    opened: Opened
-    free: deque[int]
-    jobs: dict[int, _Job] = field(default_factory=dict)
 
 
 class VartEngine:
@@ -93,7 +58,7 @@ class VartEngine:
         # Kept open for restarts: the path may be of a file that the object store takes back once the engine is open.
         self._xmodel = weights.open("rb")
         self._change = threading.Condition()
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._stopped: FarmError | None = None
         self._closed = False
         self._numbers = 0
@@ -125,8 +90,8 @@ class VartEngine:
         Raises BadObject for another array; EngineBusy if the card died or hung with it (the next call finds it restarted) or is
         closed; CardQuarantined once the card is not to be trusted.
         """
-        count, batch = check_pixels(pixels), self.spec.batch
-        call = _Call(np.empty(count, np.int8), np.empty((count, CROP_SIDE_PX, CROP_SIDE_PX), np.int8))
+        count, batch = self._checked(pixels), self.spec.batch
+        call = Call(np.empty(count, np.int8), np.empty((count, CROP_SIDE_PX, CROP_SIDE_PX), np.int8))
         for start in range(0, count, batch):
             if self._canary_due():
                 self._submit(None, self._golden, slice(0, batch))
@@ -139,6 +104,13 @@ class VartEngine:
         logits = real_values(call.classes, self._class_fix_point)
         return predictions(logits, call.masks, self._card, cut=self._cut)
 
+    def _checked(self, pixels: NDArray[np.uint8]) -> int:
+        """The number of crops. Raises BadObject, naming the card, for what the runtime would abort on or misread."""
+        try:
+            return check_pixels(pixels)
+        except BadObject as error:
+            raise BadObject(f"card {self._options.device}: {error}; give it crops as `farm.split` cuts them") from error
+
     def _canary_due(self) -> bool:
         with self._change:
             self._jobs_since_canary += 1
@@ -147,7 +119,7 @@ class VartEngine:
                 self._jobs_since_canary = 0
             return due
 
-    def _submit(self, call: _Call | None, pixels: NDArray[np.uint8], rows: slice) -> None:
+    def _submit(self, call: Call | None, pixels: NDArray[np.uint8], rows: slice) -> None:
         """Quantize one block into a free slot and hand it to the card; waits for a slot."""
         life, index = self._free_slot(call)
         try:
@@ -158,18 +130,18 @@ class VartEngine:
                     raise EngineBusy(f"card {self._options.device} was restarted")
                 if call:
                     call.jobs_out += 1
-                self._send(life, _Job(index, call, rows, time.monotonic(), canary=call is None))
+                self._send(life, Job(index, call, rows, time.monotonic(), canary=call is None))
         except BaseException:
             with self._change:
                 life.free.append(index)
             raise
 
-    def _send(self, life: _Life, job: _Job) -> None:
+    def _send(self, life: Life, job: Job) -> None:
         self._numbers += 1
         life.jobs[self._numbers] = job
         life.process.send({"do": "run", "slot": job.slot, "job": self._numbers})
 
-    def _free_slot(self, call: _Call | None) -> tuple[_Life, int]:
+    def _free_slot(self, call: Call | None) -> tuple[Life, int]:
         options = self._options
         with self._change:
             found = self._change.wait_for(lambda: self._usable(call), options.start_deadline_seconds)
@@ -180,12 +152,12 @@ class VartEngine:
                 )
             return self._life, self._life.free.popleft()
 
-    def _usable(self, call: _Call | None) -> bool:
+    def _usable(self, call: Call | None) -> bool:
         """Whether a caller need not wait: a slot is free, or there is an error to raise."""
         failed = self._closed or self._stopped is not None or (call is not None and call.error is not None)
         return failed or (self._life is not None and bool(self._life.free))
 
-    def _check_usable(self, call: _Call | None) -> None:
+    def _check_usable(self, call: Call | None) -> None:
         if self._closed:
             raise EngineBusy(f"the vart engine on card {self._options.device} is closed")
         if self._stopped:
@@ -244,12 +216,12 @@ class VartEngine:
                     self._end(process)
             self._pause()
 
-    def _open(self, process: CardProcess) -> _Life:
+    def _open(self, process: CardProcess) -> Life:
         """Wait until the process has the card open, and judge its first answer to the golden pictures."""
         deadline = time.monotonic() + self._options.start_deadline_seconds
         opened = process.opened(self._heard(process, deadline))
         self._understand(opened)
-        life = _Life(process, opened, deque(range(len(opened.slots))))
+        life = Life(process, opened, deque(range(len(opened.slots))))
         self._quantizer.fill(self._golden, opened.slots[0].pixels)
         process.send({"do": "run", "slot": 0, "job": 0})
         self._heard(process, deadline)
@@ -295,14 +267,14 @@ class VartEngine:
             )
         self._right_at = time.time()
 
-    def _publish(self, life: _Life) -> None:
+    def _publish(self, life: Life) -> None:
         with self._change:
             self._life = life
             self._jobs_since_canary = 0
             self._change.notify_all()
         log.info("card %s: open, %s, process %s", self._options.device, life.opened.dpu_name, life.process.pid)
 
-    def _collect(self, life: _Life) -> None:
+    def _collect(self, life: Life) -> None:
         """Take answers until the engine is closed. Raises CardLost or CardQuarantined."""
         while not self._closed:
             for message in life.process.receive(TICK_SECONDS):
@@ -311,13 +283,13 @@ class VartEngine:
             if silent > self._options.job_deadline_seconds:
                 raise CardLost(f"it was silent for {silent:.1f} s with {len(life.jobs)} jobs", stage="work")
 
-    def _expected_since(self, life: _Life) -> float:
+    def _expected_since(self, life: Life) -> float:
         """Since when a word is due: from the last one, or from the oldest job if it came later."""
         with self._change:
             oldest = next(iter(life.jobs.values()), None)
         return max(life.process.heard_at, oldest.started_at if oldest else 0.0)
 
-    def _take(self, life: _Life, number: int) -> None:
+    def _take(self, life: Life, number: int) -> None:
         """Copy one job's answers to their call and free its slot; asks the canary first where the answers look all the same."""
         with self._change:
             job = life.jobs[number]
@@ -332,7 +304,7 @@ class VartEngine:
                 self._quantizer.fill(self._golden, slot.pixels)
                 with self._change:
                     del life.jobs[number]
-                    self._send(life, _Job(job.slot, call, job.rows, time.monotonic(), canary=True))
+                    self._send(life, Job(job.slot, call, job.rows, time.monotonic(), canary=True))
                 return
         with self._change:
             del life.jobs[number]

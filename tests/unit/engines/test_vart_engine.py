@@ -14,7 +14,7 @@ from card_stand_in import FOLDER, StandInCard, known_network, uynet_network, wri
 from stand_in import integer_network
 
 from farm.contracts import ModelCard
-from farm.errors import BadModel, CardQuarantined, EngineBusy, EngineMissing, FarmError
+from farm.errors import BadModel, BadObject, CardQuarantined, EngineBusy, EngineMissing, FarmError
 from workers.engines.base import sigmoid
 from workers.engines.fix_point import input_table
 from workers.engines.vart import VartEngine
@@ -185,6 +185,21 @@ def test_opening_it_wrongly_names_the_card_and_the_remedy(
     monkeypatch.delenv("XLNX_VART_FIRMWARE", raising=False)
     with pytest.raises(error, match=f"(?s)^{CARD}.*{why}"):
         open_it(stand_in_card, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((1, SIDE, SIDE, 3), np.int8), np.zeros((1, SIDE, SIDE, 3)), np.zeros((1, SIDE, 112, 3), np.uint8)],
+    ids=["int8", "float64", "half as wide"],
+)
+def test_a_batch_of_another_kind_names_the_card_and_never_reaches_it(
+    stand_in_card: StandInCard, tmp_path: Path, wrong: np.ndarray
+) -> None:
+    engine = stand_in_card.open(write_xmodel(tmp_path, known_network()))
+    with pytest.raises(BadObject, match=f"^{CARD}: pixels are .*, expected uint8 .*; give it crops"):
+        engine.predict(wrong)
+    assert engine.predict(crops(1)).logits.shape == (1,)
+    assert engine.losses == 0
 
 
 def test_a_second_worker_on_a_card_is_told_who_has_it(stand_in_card: StandInCard, tmp_path: Path) -> None:
