@@ -31,6 +31,8 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ROOT = Path(__file__).parents[2]
 CARD, OTHER = "0000:3b:00.1", "0000:5e:00.1"
 BEAT_SECONDS = 0.2
+DEADLINE_SECONDS = 2.0
+"""Of a job on the card: silence for so long counts as a hang."""
 OBEYED_WITHIN_SECONDS = 5.0
 """For a beat and what is under way; on an idle machine it takes a tenth of this."""
 
@@ -170,23 +172,51 @@ def test_a_cpu_worker_leaves_a_cards_batches_and_a_drained_or_hot_card_leaves_th
         )
 
 
-def test_a_card_that_answers_wrongly_is_quarantined_and_costs_no_batch_an_attempt(
-    rack, stand_in_card, stand_in_host, tmp_path, say
-) -> None:
+@pytest.fixture
+def vart(stand_in_card, stand_in_host, tmp_path) -> dict[str, object]:
+    """Settings of workers that drive two stand-in cards."""
     stand_in_host.plug("0000:3b:00")
     stand_in_host.plug("0000:5e:00")
     weights, card = write_xmodel(tmp_path, known_network())
-    card_path = weights.with_suffix(".json")
-    card_path.write_text(card.to_json())
+    weights.with_suffix(".json").write_text(card.to_json())
     options = stand_in_card.options()
-    vart = {
+    return {
         "engine": "vart",
-        "model": str(card_path),
+        "model": str(weights.with_suffix(".json")),
         "vart_python": options.python,
         "vart_path": str(FOLDER),
         "vart_firmware": options.firmware,
         "vart_lock_folder": options.lock_folder,
+        "vart_job_deadline_seconds": DEADLINE_SECONDS,
     }
+
+
+def test_a_card_whose_process_dies_and_then_hangs_under_load_is_back_and_every_batch_is_scored_once(
+    rack, vart, stand_in_card, say
+) -> None:
+    stand_in_card.behave(rate=150, lives=[{"die_at": 8}, {"hang_at": 8}, {}])
+    with rack(**vart) as here:
+        scan_id = here.scan(batches=24)
+        here.start("workers.app", "infer", "--card", CARD)
+        wait(here.farm, scan_id)
+        starts = [entry["at"] for entry in stand_in_card.journal("start")]
+        assert len(starts) == 3
+        here.until(lambda: here.card(CARD).losses == 2, OBEYED_WITHIN_SECONDS)
+        assert here.card(CARD).state == CardState.READY
+        assert {state for state, _ in here.attempts(scan_id)} == {"done"}
+        retried = sum(attempts > 1 for _, attempts in ((row.state, row.attempts) for row in here.rows.batches(scan_id)))
+        assert retried <= 2 * 3
+        effect = here.rows.effect(scan_id)
+        assert len(effect["scores"]) == len(set(effect["scores"])) == effect["scan"]["crops_done"] == 192
+        say(
+            f"killed, then hung (deadline {DEADLINE_SECONDS} s) under load: open again {starts[1] - starts[0]:.1f} and "
+            f"{starts[2] - starts[1]:.1f} s after the life before began; {retried} of 24 batches tried twice, none lost or doubled"
+        )
+
+
+def test_a_card_that_answers_wrongly_is_quarantined_and_costs_no_batch_an_attempt(
+    rack, vart, stand_in_card, say
+) -> None:
     with rack(**vart) as here:
         scan_id = here.scan(batches=30)
         stand_in_card.behave(rate=150, lives=[{"same_at": 6}, {}])

@@ -95,12 +95,13 @@ class CardWatch:
         self._opened = False
         self._opening: threading.Thread | None = None
         self._losses_told = 0
-        self._next_sample = 0.0
         self._samples = 0
         self._on_bus = False
         self._complaints: set[str] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{station.bdf}", daemon=True)
+        # apart: the vendor's program hangs where a card does, and the worker must go on beating and obeying
+        self._looker = threading.Thread(target=self._look_on, name=f"look-{station.bdf}", daemon=True)
 
     def start(self) -> None:
         """Put the card on record and open it if it may work. Raises Fatal where it cannot be opened, Retryable where not yet."""
@@ -109,10 +110,13 @@ class CardWatch:
         state = self._beat()
         if state is CardState.READY:
             self._open_first()
+            state = self._beat()
         else:
             log.warning("card %s is %s: its worker waits to be resumed (`farm cards resume`)", here.bdf, state)
         self._obey(state)
         self._thread.start()
+        if is_address(here.bdf):
+            self._looker.start()
 
     def stop(self) -> None:
         """End the watch and say that the worker is gone."""
@@ -143,11 +147,21 @@ class CardWatch:
             try:
                 self._record_fault()
                 self._obey(self._beat())
-                self._look()
             except FarmError as error:
                 self._complain("watching it", error)
             except Exception:
                 log.exception("the watch of card %s failed for once", self._station.bdf)
+
+    def _look_on(self) -> None:
+        """Look at the card again and again; a look that hangs for its longest is not waited for by `stop`."""
+        while not self._stopped.is_set():
+            try:
+                self._look()
+            except FarmError as error:
+                self._complain("looking at it", error)
+            except Exception:
+                log.exception("a look at card %s failed for once", self._station.bdf)
+            self._stopped.wait(self._farm.settings.card_sample_seconds)
 
     def _record_fault(self) -> None:
         """Have SQL know a fault before SQL is asked what to do."""
@@ -213,10 +227,7 @@ class CardWatch:
         self._opening.start()
 
     def _look(self) -> None:
-        """Look at bus and sensors when it is time; a card that is on no bus has none."""
-        if not is_address(self._station.bdf) or time.monotonic() < self._next_sample:
-            return
-        self._next_sample = time.monotonic() + self._farm.settings.card_sample_seconds
+        """Look at the bus and at the card's sensors once."""
         if self._left_the_bus():
             return
         try:
