@@ -30,8 +30,8 @@ from workers.engines import open_engine
 from workers.engines.base import Engine
 from workers.labelled_pictures import LabelledFolder, LabelledPicture, labelled_folder, read_crops
 
-BLOCK_CROPS = 1024
-"""Pictures in memory at once: 150 MB."""
+BLOCK_CROPS = 512
+"""Pictures in memory at once: 77 MB."""
 CALL_CROPS = 64
 """Crops per call of the engine, as a farm's batches have them."""
 FAKE_FROM = 0.5
