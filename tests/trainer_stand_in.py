@@ -15,23 +15,27 @@ def tell(**event):
 
 def train(config, run):
     wanted = tomllib.loads(pathlib.Path(config).read_text())
-    unknown = set(wanted) - {"epochs", "seconds", "data"}
+    unknown = set(wanted) - {"epochs", "seconds", "data", "fails_at"}
     if unknown:
         print(f"trainer: the config has an unknown key {min(unknown)!r}", file=sys.stderr)
         raise SystemExit(1)
     for data in wanted["data"]:
         assert pathlib.Path(data["manifest"]).read_bytes() == b"rows", data
+        assert pathlib.Path(data["manifest"]).parent.name == "faces", data
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     last, epochs = pathlib.Path(run, "last.pt"), wanted["epochs"]
     first = int(last.read_text().split()[0]) if last.exists() else 0
-    print(f"begins at {first}", flush=True)
+    tell(event="begin", epoch=first, epochs=epochs, images=10 * first)
     for epoch in range(first + 1, epochs + 1):
         until = time.monotonic() + wanted["seconds"]
         while time.monotonic() < until and not stop:
             time.sleep(0.01)
         if stop:
             return tell(event="stopped", epoch=epoch - 1, epochs=epochs, images=10 * (epoch - 1))
+        if epoch == wanted.get("fails_at"):
+            print("trainer: the loss is no number any more\nlower the learning rate", file=sys.stderr)
+            raise SystemExit(1)
         tell(event="epoch", epoch=epoch, epochs=epochs, images=10 * epoch, loss=1.0 / epoch, begun_at=first)
         for name in ("last.pt", "best.pt"):
             part = pathlib.Path(run, name + ".part")
@@ -40,7 +44,9 @@ def train(config, run):
             tell(event="checkpoint", epoch=epoch, epochs=epochs, file=str(pathlib.Path(run, name)))
     tell(event="done", epoch=epochs, epochs=epochs, images=10 * epochs)
 
-def export(run, out, report):
+def export(run, config, out, report):
+    data = tomllib.loads(pathlib.Path(config).read_text())["data"]
+    assert all(pathlib.Path(each["manifest"]).read_bytes() == b"rows" for each in data), data
     out, report = pathlib.Path(out), pathlib.Path(report, "set")
     report.mkdir(parents=True)
     (report / "evaluation.json").write_text(json.dumps({"auc": 0.5}))
@@ -57,7 +63,7 @@ def main():
         train(rest[0], rest[rest.index("--run") + 1])
     else:
         assert verb == "export"
-        export(rest[0], rest[rest.index("--out") + 1], rest[rest.index("--report") + 1])
+        export(rest[0], *(rest[rest.index(option) + 1] for option in ("--config", "--out", "--report")))
 """
 
 

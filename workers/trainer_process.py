@@ -109,9 +109,9 @@ class TrainerProcess:
         if status < 0:
             name = signal.Signals(-status).name
             raise TrainerDied(f"trainer {self.verb} was killed by {name}: " + _joined(said))
-        last = said[-1] if said else ""
-        if last.startswith("trainer: "):
-            raise BadInput(last.removeprefix("trainer: "))
+        complaints = [number for number, line in enumerate(said) if line.startswith("trainer: ")]
+        if complaints:  # what torch says of a failed write has several lines
+            raise BadInput(_joined(said[complaints[-1] :]).removeprefix("trainer: "))
         if status == 2:
             raise BadInput(f"trainer {self.verb} was called wrongly: " + _joined(said))
         raise TrainerDied(f"trainer {self.verb} ended with status {status}: " + _joined(said))

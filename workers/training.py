@@ -13,14 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from farm.contracts import ModelCard
 from farm.errors import BadInput, BadModel, DatabaseAway, StorageAway
 from farm.farm import Farm
 from farm.jobs.claim import Lease, release
 from farm.jobs.hold import Hold
-from farm.jobs.models import register_model
+from farm.jobs.models import register_model, registered_sha256
 from farm.jobs.training.datasets import fetch, mirror_dataset
 from farm.jobs.training.record import (
     Epoch,
@@ -43,6 +46,9 @@ LOOK_SECONDS = 2.0
 
 KEPT = {"last.pt": "last", "best.pt": "best"}
 """Checkpoints that are stored, by the file's name in the run's folder; the trainer's other ones are its own."""
+
+SUBMITTED = "submitted.toml"
+"""The job's config in the run's folder, with the data sets where this worker has them."""
 
 PLUMBING = frozenset({"event", "epoch", "epochs", "images", "file"})
 """Keys of an epoch event that are no figures."""
@@ -75,7 +81,7 @@ def train_network(farm: Farm, lease: Lease, hold: Hold, tell: Tell) -> str:
 
 def _train(job: _Job, work: TrainingWork, device: str) -> int:
     """From config and data to a registered network; its id."""
-    config = job.run / "submitted.toml"
+    config = job.run / SUBMITTED
     config.write_text(resolved_config(work.config, _mirrored(job, work)))
     for key, name in ((work.checkpoint_key, "last.pt"), (work.best_key, "best.pt")):
         if key is not None:
@@ -86,14 +92,29 @@ def _train(job: _Job, work: TrainingWork, device: str) -> int:
 
 def _registered(job: _Job) -> int:
     """Export and evaluate what was trained, store both, register the network; its id. A network is promoted by a person."""
-    out, report = job.run / "export", job.run / "report"
-    job.run_trainer(["export", str(job.run), "--out", str(out), "--report", str(report)])
+    out, report, config = job.run / "export", job.run / "report", job.run / SUBMITTED
+    # the best checkpoint may be another worker's and name its folders: the data sets are where this worker's config says
+    job.run_trainer(["export", str(job.run), "--config", str(config), "--out", str(out), "--report", str(report)])
     cards = sorted(out.glob("*.json"))
     if len(cards) != 1:
         raise BadModel(f"trainer export left {len(cards)} model cards instead of one")
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         job.farm.store.put_file(f"{_objects(job.lease.row_id)}{file.relative_to(job.run).as_posix()}", file)
+    _give_own_version(job, cards[0])
     return register_model(job.farm, cards[0])
+
+
+def _give_own_version(job: _Job, path: Path) -> None:
+    """Where the card's version stands for other weights, add the job's number to it: days of training shall not end on a name."""
+    card = ModelCard.load(path)
+    if registered_sha256(job.farm, card.name, card.version) in (None, card.sha256):
+        return
+    version = f"{card.version}-job{job.lease.row_id}"
+    why = (
+        f"Version {version}, since {card.name}@{card.version} stood for other weights when this network was registered."
+    )
+    path.write_text(replace(card, version=version, notes=(*card.notes, why)).to_json())
+    log.warning("training job %s: %s", job.lease.row_id, why)
 
 
 class _Job:
@@ -141,6 +162,9 @@ class _Job:
             patiently(self.farm, lambda: record_epoch(self.farm, self.lease, told))
             loss = f", loss {event['loss']:.4f}" if isinstance(event.get("loss"), float) else ""
             self.tell(f"epoch {told.epoch} of {told.epochs_total}{loss}")
+        elif event["event"] == "begin":
+            log.info("training job %s begins after epoch %s", self.lease.row_id, event["epoch"])
+            self.tell(f"begins after epoch {event['epoch']} of {event['epochs']}")
         elif event["event"] == "checkpoint":
             self._store_checkpoint(self.run / str(event["file"]), int(event["epoch"]))
 
@@ -173,20 +197,22 @@ def put_checkpoint(farm: Farm, job_id: int, file: Path, kind: str, epoch: int) -
 
 
 def _mirrored(job: _Job, work: TrainingWork) -> dict[str, Path]:
-    """Folders of this worker's copies of the job's data sets, by name."""
+    """Folders of this worker's copies of the job's data sets, by name and called so: cards and reports name a set by its folder."""
     cache = _training_folder(job.farm) / "datasets"
+    named = job.run / "data"
+    named.mkdir()
+    for name, digest in work.datasets.items():
+        (named / name).symlink_to(mirror_dataset(job.farm.store, digest, cache, partial(_copied, job, name)).absolute())
+    return {name: named / name for name in work.datasets}
 
-    def copied(name: str) -> Path:
-        def told(done: int, files: int) -> None:
-            job.look()
-            if stopping.is_set():
-                raise WorkerStops
-            if done == files or done % 100 == 0:
-                job.tell(f"data set {name}: {done} of {files} files")
 
-        return mirror_dataset(job.farm.store, work.datasets[name], cache, told)
-
-    return {name: copied(name) for name in work.datasets}
+def _copied(job: _Job, name: str, done: int, files: int) -> None:
+    """Told after each file of a data set. Raises WorkerStops, LeaseLost."""
+    job.look()
+    if stopping.is_set():
+        raise WorkerStops
+    if done == files or done % 100 == 0:
+        job.tell(f"data set {name}: {done} of {files} files")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Commands that train networks on the farm's train workers: submit, list, show, cancel."""
+"""Commands that train networks on the farm's train workers: submit, list, show, cancel, resume."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ train = typer.Typer(
     help="Train networks on GPU workers (`farm worker --queue train --device cuda:0`).", no_args_is_help=True
 )
 
+WaitOn = Annotated[
+    str,
+    typer.Option(
+        "--wait-on", metavar="DEVICE", help="Train now, on this device, with an embedded farm in --home, and wait."
+    ),
+]
 JobId = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job, as `farm train list` shows it.", min=1)]
 
 
@@ -40,12 +46,7 @@ def submit(
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="What to call the job. Default: the config's file name.")] = "",
-    wait_on: Annotated[
-        str,
-        typer.Option(
-            "--wait-on", metavar="DEVICE", help="Train now, on this device, with an embedded farm in --home, and wait."
-        ),
-    ] = "",
+    wait_on: WaitOn = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,21 +89,34 @@ def _train_here(home: Path | None, device: str, hand_in: Callable[[Farm], int], 
         raise BadInput(
             "--wait-on trains in an embedded farm: name its folder with --home, or leave the job to a worker"
         )
-    told: set[tuple[str, int]] = set()
-
-    def tell(job: TrainingStatus) -> None:
-        if (job.state, job.epoch) not in told:
-            told.add((job.state, job.epoch))
-            line = _line(job)
-            print(f"{job.state}: epoch {line['epoch']}, loss {line['loss'] or '?'}", file=sys.stderr, flush=True)
-
     with EmbeddedFarm(folder, training_device=device) as embedded:
-        job = embedded.wait_training(hand_in(embedded.farm), tell)
+        job_id = hand_in(embedded.farm)
+        try:
+            job = embedded.wait_training(job_id, _Teller())
+        except KeyboardInterrupt:
+            again = f"farm train resume {job_id} --wait-on {device} --home {folder}"
+            print(f"\ninterrupted; what is stored is kept. Go on with: {again}", file=sys.stderr)
+            raise
     if job.model is None:
         raise Fatal(f"training job {job.job} is {job.state}: {job.error or 'it was cancelled'}")
     print(
-        json.dumps(asdict(job), ensure_ascii=False) if as_json else f"training job {job.job}: {job.model} is registered"
+        json.dumps(asdict(job), ensure_ascii=False)
+        if as_json
+        else f"training job {job.job}: {job.model} is registered; `farm models promote {job.model} --home {folder}` lets scans take it"
     )
+
+
+class _Teller:
+    """A line on stderr whenever a job has come further."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, int]] = set()
+
+    def __call__(self, job: TrainingStatus) -> None:
+        if (job.state, job.epoch) not in self._told:
+            self._told.add((job.state, job.epoch))
+            line = _line(job)
+            print(f"{job.state}: epoch {line['epoch']}, loss {line['loss'] or '?'}", file=sys.stderr, flush=True)
 
 
 @train.command("list", epilog=EXIT_CODES)
@@ -151,6 +165,23 @@ def cancel(job_id: JobId, home: Home = None) -> None:
     with opened_farm(home) as farm:
         cancelled = cancel_training(farm, job_id)
     print(f"training job {job_id} " + ("is cancelled" if cancelled else "had ended already"), file=sys.stderr)
+
+
+@train.command(epilog=EXIT_CODES)
+def resume(job_id: JobId, wait_on: WaitOn = "", home: Home = None, as_json: AsJson = False) -> None:
+    """Go on with a job that failed, was cancelled or interrupted, from its last stored checkpoint."""
+    from farm.jobs.training.submit import resume_training
+
+    def handed_in(farm: Farm) -> int:
+        resume_training(farm, job_id)
+        return job_id
+
+    if wait_on:
+        _train_here(home, wait_on, handed_in, as_json=as_json)
+        return
+    with opened_farm(home) as farm:
+        handed_in(farm)
+    print(json.dumps({"job": job_id}) if as_json else f"training job {job_id} waits for a train worker")
 
 
 def _line(job: TrainingStatus) -> dict[str, Any]:

@@ -100,6 +100,13 @@ def register_model(farm: Farm, card_path: Path) -> int:
     return int(row.id)
 
 
+def registered_sha256(farm: Farm, name: str, version: str) -> str | None:
+    """What this name and version stand for; None where they are free."""
+    query = select(Model.sha256).where(Model.name == name, Model.version == version)
+    with database_errors(), farm.sessions() as session:
+        return session.execute(query).scalar_one_or_none()
+
+
 def find_model(farm: Farm, wanted: str) -> int:
     """Id of the model that a new scan takes: a card's path, `name@version`, a name for its latest version that is not retired, or "".
 

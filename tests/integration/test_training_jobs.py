@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 from model_cards import model_card
 from trainer_stand_in import write_stand_in
 
+from farm.errors import BadInput
 from farm.jobs.dispatch import Dispatcher
 from farm.jobs.models import list_models
 from farm.jobs.training.datasets import upload_dataset
 from farm.jobs.training.look import training_job
-from farm.jobs.training.submit import cancel_training, submit_training
+from farm.jobs.training.submit import cancel_training, resume_training, submit_training
 from farm.queue import Doorbell, make_app
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +62,8 @@ class Site:
     def __init__(self, farm, stand_in, log):
         self.farm, self.stand_in, self.log, self.workers = farm, stand_in, log, []
 
-    def start(self):
-        plain = self.farm.settings.model_dump(exclude_none=True)
+    def start(self, **settings):
+        plain = self.farm.settings.model_dump(exclude_none=True) | settings
         environment = {f"FARM_{name.upper()}": str(value) for name, value in plain.items()}
         environment |= {"PYTHONPATH": str(self.stand_in), "FARM_FLOWER_PASSWORD": ""}
         command = [sys.executable, "-W", "ignore", "-m", "workers.app", "train", "--device", "cpu"]
@@ -99,7 +101,8 @@ def test_a_job_is_trained_exported_evaluated_and_registered(site, prepared):
     assert (job.state, job.epoch, job.epochs_total, job.images) == ("done", 3, 3, 30)
     assert job.error is None and job.device == "cpu" and job.metrics["loss"] == pytest.approx(1 / 3)
     assert [each.epoch for each in site.epochs(job_id)] == [1, 2, 3]
-    assert job.model == "trained@1" and "trained" in [model.card.name for model in list_models(site.farm)]
+    [model] = [model for model in list_models(site.farm) if model.named == job.model]
+    assert (model.named, model.state) == ("trained@1", "candidate"), "a person promotes it"
     keys = list(site.farm.store.list(f"training/{job_id}/"))
     assert [key.partition("-")[0] for key in keys] == [
         f"training/{job_id}/{n}" for n in ("best", "last", "report/set/evaluation.json")
@@ -107,7 +110,8 @@ def test_a_job_is_trained_exported_evaluated_and_registered(site, prepared):
     assert json.loads(site.farm.store.get(f"training/{job_id}/report/set/evaluation.json")) == {"auc": 0.5}
 
 
-def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, prepared):
+def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, prepared, tmp_path):
+    """The other one shares no folder with the dead one: what it needs comes out of the object store."""
     first = site.start()
     job_id = site.submit(prepared, epochs=6, seconds=0.5)
     site.until(lambda: site.job(job_id).checkpoint_key is not None and site.job(job_id).epoch >= 2)
@@ -116,7 +120,8 @@ def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, pr
     first.wait()
     site.until(lambda: not alive(child), seconds=5)
     reached = site.job(job_id).epoch
-    site.start()
+    shutil.rmtree(tmp_path / "training")
+    site.start(training_folder=str(tmp_path / "elsewhere"))
     site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
 
     assert (site.job(job_id).state, site.job(job_id).epoch) == ("done", 6)
@@ -169,6 +174,49 @@ def test_a_bad_config_fails_at_once_with_the_trainers_words(site, prepared):
     job = site.job(job_id)
     assert (job.state, job.error) == ("failed", "the config has an unknown key 'epoochs'")
     assert job.attempts == 1
+
+
+def test_what_the_trainer_complains_of_fails_the_job_at_once_and_the_last_checkpoint_stays_to_go_on_from(
+    site, prepared
+):
+    site.start()
+    job_id = site.submit(prepared, epochs=3, fails_at=3)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    job = site.job(job_id)
+    assert (job.state, job.epoch, job.attempts) == ("failed", 2, 1)
+    assert job.error == "the loss is no number any more | lower the learning rate"
+    assert site.farm.store.get(job.checkpoint_key) == b"2 last.pt"
+
+    assert resume_training(site.farm, job_id) and not resume_training(site.farm, job_id)
+    site.until(lambda: site.job(job_id).state == "failed")
+    assert site.job(job_id).checkpoint_key == job.checkpoint_key
+
+
+def test_a_cancelled_job_can_be_resumed_from_where_it_was_and_a_done_one_not(site, prepared):
+    site.start()
+    job_id = site.submit(prepared, epochs=4, seconds=0.4)
+    site.until(lambda: site.job(job_id).checkpoint_key is not None)
+    cancel_training(site.farm, job_id)
+    site.until(lambda: site.job(job_id).state == "cancelled")
+    assert resume_training(site.farm, job_id)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    assert site.job(job_id).state == "done" and site.epochs(job_id)[-1].metrics["begun_at"] >= 1
+    with pytest.raises(BadInput, match="done already"):
+        resume_training(site.farm, job_id)
+
+
+def test_a_network_whose_version_stands_for_another_gets_one_of_its_own(site, prepared):
+    site.start()
+    jobs = [site.submit(prepared, epochs=epochs) for epochs in (1, 2)]
+    for job_id in jobs:
+        site.until(lambda job_id=job_id: site.job(job_id).state not in ("ready", "leased"))
+
+    assert sorted(site.job(job_id).model for job_id in jobs) in (
+        ["trained@1", f"trained@1-job{jobs[0]}"],
+        ["trained@1", f"trained@1-job{jobs[1]}"],
+    )
 
 
 def children(pid):

@@ -22,6 +22,12 @@ def export(
             help="prepared set of held-out people to calibrate on; default: the validation side of the training's sets"
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="find the training's sets where this configuration says; default: where they were", exists=True
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="folder for an evaluation of every set, with a page")] = None,
     name: Annotated[str, typer.Option(help="default: the training's")] = "",
     version: Annotated[str, typer.Option(help="default: the training's")] = "",
@@ -43,7 +49,8 @@ def export(
     if manifest:
         sides = [(crops, np.arange(len(crops))) for crops in map(CropSet.open, manifest)]
     else:
-        sides = held_out(TrainConfig.from_values(read_checkpoint(checkpoint)["config"]))
+        trained = TrainConfig.load(config) if config else TrainConfig.from_values(read_checkpoint(checkpoint)["config"])
+        sides = held_out(trained)
     held = [Held(crops.folder.name, crops, rows) for crops, rows in sides]
     card = ship(
         checkpoint, out, held, name=name, version=version, origin=origin, demonstration=demonstration, report=report

@@ -21,7 +21,7 @@ from farm.jobs.tables import TRAINING_JOBS
 DATASET = "dataset:"
 """A string of the config that begins so names an uploaded data set, and maybe a file in it: dataset:NAME or dataset:NAME/split.parquet."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
+_NAME = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]+\Z")
 _QUOTED = re.compile(r"""(["'])dataset:([A-Za-z0-9._-]+)((?:/[^"'\\\n]*)?)\1""")
 
 
@@ -101,6 +101,27 @@ def cancel_training(farm: Farm, job_id: int) -> bool:
         if connection.execute(select(table.c.id).where(table.c.id == job_id)).one_or_none() is None:
             raise BadInput(f"there is no training job {job_id}")
         return connection.execute(cancelled).scalar_one_or_none() is not None
+
+
+def resume_training(farm: Farm, job_id: int) -> bool:
+    """Make a failed or cancelled job ready again, from its last stored checkpoint; False where it waits or is worked on anyway.
+
+    Raises BadInput for an unknown job or one that is done.
+    """
+    table = TRAINING_JOBS
+    counts = {"attempts": 0, "ready_at": 0.0, "rung_at": 0.0}
+    resumed = (
+        update(table)
+        .where(table.c.id == job_id, table.c.state.in_((WorkState.FAILED, WorkState.CANCELLED)))
+        .values(state=WorkState.READY, finished_at=None, error=None, **counts, **ENDED)
+        .returning(table.c.id)
+    )
+    with farm.write() as connection:
+        state = connection.execute(select(table.c.state).where(table.c.id == job_id)).scalar_one_or_none()
+        if state is None or state == WorkState.DONE:
+            said = f"there is no training job {job_id}" if state is None else f"training job {job_id} is done already"
+            raise BadInput(said)
+        return connection.execute(resumed).scalar_one_or_none() is not None
 
 
 def _strings(value: Any) -> Iterator[str]:
