@@ -1,6 +1,7 @@
 """A stand-in for `trainer` that speaks its protocol in milliseconds: for tests of what the farm does around it, never of training.
 
-`write_stand_in(folder, card)` makes a package that goes before the real one on PYTHONPATH.
+`write_stand_in(folder, card)` makes a package that goes before the real one on PYTHONPATH, and a torch that every worker may ask for its
+device at no cost; whether the real one says no is asked in test_train_command.py.
 """
 
 from __future__ import annotations
@@ -74,4 +75,5 @@ def write_stand_in(folder: Path, card: str) -> Path:
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").write_text(SOURCE)
     (package / "card.json").write_text(card)
+    (folder / "torch.py").write_text("def empty(size, device): ...\n")
     return folder

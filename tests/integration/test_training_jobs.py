@@ -85,7 +85,7 @@ class Site:
     def epochs(self, job_id):
         return training_job(self.farm, job_id)[1]
 
-    def until(self, condition, seconds=60):
+    def until(self, condition, seconds=120):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
