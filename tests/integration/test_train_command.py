@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from command_line import CommandLine
 from model_cards import model_card
 from trainer_stand_in import write_stand_in
 
+ROOT = Path(__file__).parents[2]
 CONFIG = 'epochs = 2\nseconds = 0.01\n[[data]]\nmanifest = "dataset:faces/manifest.parquet"\n'
 
 
@@ -22,7 +26,10 @@ def line(tmp_path):
 
 def test_a_job_is_trained_in_an_embedded_farm_and_read_back(line, tmp_path):
     stand_in = write_stand_in(tmp_path / "stand-in", model_card(name="trained", weights="net.onnx").to_json())
-    environment = {"PYTHONPATH": str(stand_in), "FARM_TRAINING_FOLDER": str(tmp_path / "training")}
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(stand_in), str(ROOT)]),
+        "FARM_TRAINING_FOLDER": str(tmp_path / "training"),
+    }
     submit = ["train", "submit", "net.toml", "--dataset", "faces", "--wait-on", "cpu", "--home", "home", "--json"]
     ran = line.run(*submit, env=environment)
 
@@ -32,6 +39,7 @@ def test_a_job_is_trained_in_an_embedded_farm_and_read_back(line, tmp_path):
     assert [each["epoch"] for each in shown["history"]] == [1, 2]
     assert "trained@1" in line.run("train", "list", "--home", "home", env={"COLUMNS": "200"}).out
     assert line.run("train", "cancel", "1", "--home", "home").err == "training job 1 had ended already\n"
+    assert line.run("train", "resume", "1", "--home", "home").err == "farm: training job 1 is done already\n"
 
 
 def test_a_device_that_is_not_there_is_said_and_the_cpu_not_taken(line, tmp_path):
