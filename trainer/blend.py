@@ -27,6 +27,8 @@ KINDS = ("self", "resampled", "donor", "redrawn", UNSEEN)
 MANIPULATED_ABOVE = 0.2
 """Where the mask's opacity exceeds this, a pixel counts as manipulated; below, hardly a grey level changes."""
 REDRAWN_EDGE_PX = 5
+MOST_GRAIN = 6.0
+"""Grey levels (standard deviation): what is still lacking beyond it are edges, and no grain makes up for them."""
 
 _HULL = ((-0.9, -0.75), (-0.5, -1.0), (0, -0.95), (0.5, -1.0), (0.9, -0.75), (0.92, 0), (0.76, 0.6), (0.42, 1.08), (0, 1.2),
          (-0.42, 1.08), (-0.76, 0.6), (-0.92, 0))  # fmt: skip
@@ -62,6 +64,8 @@ def make_fake(target: View, donor: View, kind: str, rng: np.random.Generator) ->
         inner = _redraw(lender, rng)
         inner = align(inner, lender.points, target) if lender is donor else _wobble(inner, rng)
         inner = _sharpness(inner, rng) if rng.random() < 0.5 else inner
+    if kind != "self" and rng.random() < 0.6:
+        inner = match_detail(inner, target.crop, alpha > 0.5, rng)
     if kind in ("donor", "redrawn", UNSEEN) or rng.random() < 0.4:
         inner = match_colour(inner, target.crop, alpha > 0.5, strength=rng.uniform(0.7, 1.0))
     return lay(inner, target.crop, alpha), alpha
@@ -140,6 +144,23 @@ def match_colour(inner: Pixels, target: Pixels, where: NDArray[np.bool_], streng
     return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB), np.uint8)
 
 
+def match_detail(inner: Pixels, target: Pixels, where: NDArray[np.bool_], rng: np.random.Generator) -> Pixels:
+    """Give `inner` as much fine detail within `where` as the target has there, by gain and, beyond a gain of 3, by grain.
+
+    So that a fake cannot be told by its softness: good swaps are as sharp as their video.
+    """
+    if where.sum() < 16:
+        return inner
+    sigma = rng.uniform(1.0, 2.5)
+    ours, goal = inner.astype(np.float32), target.astype(np.float32)
+    detail = ours - cv2.GaussianBlur(ours, (0, 0), sigma)
+    have, want = detail[where].std(), (goal - cv2.GaussianBlur(goal, (0, 0), sigma))[where].std()
+    gain = float(np.clip(want / (have + 1e-3), 0.3, 3.0))
+    lacking = min(MOST_GRAIN, max(0.0, float(want**2 - (gain * have) ** 2)) ** 0.5)
+    grain = rng.standard_normal((*inner.shape[:2], 1), np.float32) * lacking
+    return np.asarray((ours + (gain - 1) * detail + grain).clip(0, 255), np.uint8)
+
+
 def _redraw(view: View, rng: np.random.Generator) -> Pixels:
     """The face with its inner part re-drawn, but nearer to the original than our generators draw: good ones leave fainter traces.
 
@@ -152,7 +173,7 @@ def _redraw(view: View, rng: np.random.Generator) -> Pixels:
     original = whole[low:high, low:high].astype(np.float32)
     drawn = np.asarray(cv2.resize(view.redrawn, size, interpolation=cv2.INTER_LINEAR), np.float32)
     if rng.random() < 0.85:
-        cells = int(np.exp(rng.uniform(np.log(4), np.log(44))))
+        cells = int(np.exp(rng.uniform(np.log(8), np.log(48))))
         coarse = cv2.resize(original - drawn, (cells, cells), interpolation=cv2.INTER_AREA)
         drawn += cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     mixed = np.rint(original + rng.uniform(0.5, 1.0) * (drawn - original)).clip(0, 255).astype(np.uint8)

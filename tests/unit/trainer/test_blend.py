@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from unit.trainer.drawn_faces import FIVE_POINTS, draw_face
@@ -65,3 +66,19 @@ def test_matching_colours_gives_a_region_the_mean_of_its_goal() -> None:
     inner, goal = np.full((32, 32, 3), (200, 90, 60), np.uint8), np.full((32, 32, 3), (90, 120, 160), np.uint8)
     matched = blend.match_colour(inner, goal, np.ones((32, 32), bool), strength=1.0)
     assert np.abs(matched.astype(int) - goal).max() <= 4
+
+
+@pytest.mark.parametrize("sigma", [2.0, 4.0])
+def test_a_soft_face_gets_as_much_fine_detail_as_the_one_it_is_laid_on(sigma: float) -> None:
+    target, where = draw_face(1), np.zeros((224, 224), np.bool_)
+    target = (target + np.random.default_rng(0).normal(0, 6, target.shape)).clip(0, 255).astype(np.uint8)
+    where[60:180, 60:160] = True
+    soft = cv2.GaussianBlur(draw_face(2), (0, 0), sigma)
+
+    def detail(face: blend.Pixels) -> float:
+        return float((face - cv2.GaussianBlur(face.astype(np.float32), (0, 0), 1.5))[where].std())
+
+    matched = blend.match_detail(soft, target, where, np.random.default_rng(0))
+    assert 1.4 * detail(soft) < detail(matched) < 1.35 * detail(target)
+    calmed = blend.match_detail(target, soft, where, np.random.default_rng(0))
+    assert detail(calmed) < 0.75 * detail(target), "nor is it sharper than what it is laid on"
