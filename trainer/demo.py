@@ -71,7 +71,7 @@ def demo_data(
         for name, kinds, recipe_of in (
             ("validation", list(SHARES), augment.draw),
             ("unseen", [UNSEEN], augment.draw),
-            ("video-like", [*SHARES, UNSEEN], augment.video_like),
+            ("video-like", ["donor", "redrawn", UNSEEN], augment.video_like),
         )
     ]
     return DemoData(crops, split, *held_out)

@@ -101,6 +101,7 @@ def ship(
         "precision": parts["precision"],
     }
     notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + EVERY
+    notes += tuple(_sentence(one.name, metrics[one.name]) for one in looked_at)
     return export.write_card(
         weights,
         parts["config"]["width"],
@@ -110,6 +111,21 @@ def ship(
         metrics,
         notes,
         demonstration=demonstration,
+    )
+
+
+def _sentence(name: str, brief: dict[str, Any]) -> str:
+    """What a set that was only looked at says, in words."""
+    told = []
+    for unit in ("frame", "video"):
+        interval = brief[f"{unit}_auc_95"]
+        between = f" (95 % {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+        told.append(
+            f"AUC by {unit} {brief[f'{unit}_auc']:.2f}{between}" if brief[f"{unit}_auc"] is not None else "no AUC"
+        )
+    return (
+        f"Looked at and never learnt from, {name}: {brief['videos']} videos of {brief['groups']} groups of people; {' and '.join(told)}; "
+        "0.5 is chance."
     )
 
 

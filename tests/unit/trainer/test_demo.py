@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from farm.errors import BadInput
@@ -47,9 +48,11 @@ def test_nobody_who_is_measured_on_was_trained_on(work: Path) -> None:
 
 def test_the_two_measured_sets_show_the_same_people_in_other_conditions(work: Path) -> None:
     data, _ = run(work)
-    both = set(data.validation.videos) | set(data.unseen.videos)
-    assert {name.split("@")[0] for name in both} == {name.split("@")[0] for name in data.video_like.videos}
-    assert (data.validation.crop(0) != data.video_like.crop(0)).any()
+    people, name = set(data.video_like.column("group")), str(data.unseen.videos[0])
+    assert people == set(data.validation.column("group")) == set(data.unseen.column("group"))
+    assert name in data.video_like.videos
+    there = int(np.flatnonzero(data.video_like.videos == name)[0])
+    assert (data.unseen.crop(0) != data.video_like.crop(there)).any()
 
 
 def test_unseen_generators_are_measured_on_and_not_trained_on(work: Path) -> None:

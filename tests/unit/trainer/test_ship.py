@@ -31,7 +31,9 @@ def held(folder: Path) -> list[Held]:
 def test_a_shipped_model_is_a_demonstration_with_its_figures_and_three_graphs(
     checkpoint: Path, aligned: Path, tmp_path: Path
 ) -> None:
-    card = ship(checkpoint, tmp_path / "out", held(aligned), origin="drawn ones")
+    crops = CropSet.open(aligned)
+    looked_at = [Held("swaps", crops, np.arange(len(crops)))]
+    card = ship(checkpoint, tmp_path / "out", held(aligned), origin="drawn ones", looked_at=looked_at)
     assert ModelCard.load(tmp_path / "out" / "tiny.json") == card
     assert {p.name for p in (tmp_path / "out").glob("*.onnx")} == {
         "tiny.onnx",
@@ -43,6 +45,8 @@ def test_a_shipped_model_is_a_demonstration_with_its_figures_and_three_graphs(
     assert card.training["precision"] in ("bf16", "fp32")
     assert 0 <= card.metrics["validation"]["frame_auc"] <= 1
     assert card.metrics["onnx_difference"] < 1e-4
+    (said,) = [note for note in card.notes if note.startswith("Looked at and never learnt from, swaps: 18 videos")]
+    assert f"AUC by frame {card.metrics['swaps']['frame_auc']:.2f} (95 % " in said
 
 
 def test_a_few_people_do_not_make_a_model_more_than_a_demonstration(
