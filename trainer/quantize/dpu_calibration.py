@@ -1,0 +1,146 @@
+"""From a float network and face crops to the DPU's integers: the fix points of every layer. Knows no file and no card.
+
+Works through the crops in batches as the vendor's quantizer does: each layer sees what the quantized layers before it answer, each
+batch chooses a fix point, the most frequent choice stands. B pictures, D channels out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.quantize.dpu_network import (
+    MEANS,
+    MOST_SHIFT,
+    DpuLayer,
+    DpuNetwork,
+    convolved,
+    requantized,
+    summed,
+    torch_kernel,
+)
+from trainer.quantize.fix_points import Votes, best_fix_point, quantized_weights, without_saturation
+from trainer.quantize.layers import CONCAT, CONV, INPUT, MAX, MEAN, RAISE, FloatNetwork, Layer
+
+BATCH = 4
+LOOKED_AT = 1 << 16
+"""Values of a tensor on which a fix point is chosen, evenly spaced."""
+
+
+@dataclass(slots=True)
+class _Weights:
+    """A layer's quantized weights: int8 kernel and bias, each at a fix point of its own."""
+
+    kernel: NDArray[np.int8]
+    fix_point: int
+    bias: NDArray[np.int8]
+    bias_fix_point: int
+
+    def sum_bias(self, input_fix_point: int) -> NDArray[np.int32]:
+        """(D,) the bias at the fix point of the sums; finer bits than theirs are rounded away."""
+        scaled = np.ldexp(self.bias.astype(np.float64), input_fix_point + self.fix_point - self.bias_fix_point)
+        return (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int32)
+
+
+def calibrate(
+    network: FloatNetwork,
+    crops: NDArray[np.uint8],
+    quantize_input: Callable[[NDArray[np.uint8], int], NDArray[np.int8]],
+    input_range: tuple[float, float],
+) -> DpuNetwork:
+    """Choose every fix point on (N, S, S, 3) uint8 crops.
+
+    `quantize_input` writes crops at a fix point, as the card's engine does; `input_range` are the bounds of the network's real input.
+    """
+    fitting = _Fitting(network, without_saturation(*input_range))
+    for start in range(0, len(crops), BATCH):
+        fitting.look(quantize_input(crops[start : start + BATCH], fitting.input_fix_point))
+    return fitting.settled()
+
+
+class _Fitting:
+    def __init__(self, network: FloatNetwork, input_fix_point: int) -> None:
+        self._network, self.input_fix_point = network, input_fix_point
+        self._votes: defaultdict[str, Votes] = defaultdict(Votes)
+        self._weights = {name: self._quantize(name) for name in network.kernels}
+
+    def _quantize(self, name: str, lower: int = 0) -> _Weights:
+        kernel, bias = self._network.kernels[name], self._network.biases[name]
+        fix_point = best_fix_point(torch.tensor(kernel), weights=True) - lower
+        bias_fix_point = best_fix_point(torch.tensor(bias), weights=True)
+        return _Weights(
+            quantized_weights(kernel, fix_point), fix_point, quantized_weights(bias, bias_fix_point), bias_fix_point
+        )
+
+    @torch.no_grad()
+    def look(self, pixels: NDArray[np.int8]) -> None:
+        """Let one batch vote."""
+        values = {INPUT: torch.from_numpy(pixels).permute(0, 3, 1, 2).float()}
+        at = {INPUT: self.input_fix_point}
+        for layer in self._network.layers:
+            if layer.kind == MAX:
+                at[layer.name], values[layer.name] = at[layer.of[0]], F.max_pool2d(values[layer.of[0]], layer.size)
+                continue
+            sums, fix_point = self._sums(layer, values, at)
+            real = sums * 2.0**-fix_point
+            chosen = self._votes[layer.name].add(best_fix_point(_some(real.relu() if layer.relu else real)))
+            at[layer.name] = min(chosen, fix_point) if layer.kind in (CONV, RAISE) else chosen
+            values[layer.name] = requantized(sums, fix_point - at[layer.name], relu=layer.relu)
+
+    def _sums(self, layer: Layer, values: dict[str, Tensor], at: dict[str, int]) -> tuple[Tensor, int]:
+        """What a layer answers before it is requantized, and the fix point of that."""
+        sources = [values[name] for name in layer.of]
+        if layer.kind == CONCAT:
+            finest = max(at[name] for name in layer.of)
+            joined = [x * 2.0 ** (finest - at[name]) for x, name in zip(sources, layer.of, strict=True)]
+            return torch.cat(joined, dim=1), finest
+        if layer.kind == MEAN:
+            factor, shift = MEANS[layer.size]
+            return summed(sources[0], layer.size) * factor, at[layer.of[0]] + shift
+        weights, fix_point = self._weights[layer.name], at[layer.of[0]]
+        bias = torch.from_numpy(weights.sum_bias(fix_point)).double()
+        kernel = torch_kernel(layer.kind, weights.kernel).float()
+        return convolved(layer.kind, sources[0], kernel, bias.float()), fix_point + weights.fix_point
+
+    def settled(self) -> DpuNetwork:
+        """The network with the fix points that won, within the shifts that the DPU has."""
+        at, layers = {INPUT: self.input_fix_point}, []
+        for layer in self._network.layers:
+            made = self._settle(layer, at)
+            at[layer.name] = made.fix_point
+            layers.append(made)
+        sources = {layer.name: layer.of[0] for layer in layers}
+        biases = {name: weights.sum_bias(at[sources[name]]) for name, weights in self._weights.items()}
+        kernels = {name: weights.kernel for name, weights in self._weights.items()}
+        network = self._network
+        return DpuNetwork(
+            tuple(layers), kernels, biases, self.input_fix_point, network.class_layer, network.mask_layer
+        )
+
+    def _settle(self, layer: Layer, at: dict[str, int]) -> DpuLayer:
+        before = at[layer.of[0]]
+        plain = (layer.name, layer.kind, layer.of, layer.size, layer.relu)
+        if layer.kind == MAX:
+            return DpuLayer(*plain, before)
+        chosen = self._votes[layer.name].winner
+        if layer.kind == MEAN:
+            factor, shift = MEANS[layer.size]
+            return DpuLayer(*plain, chosen, factor=factor, shift=shift)
+        if layer.kind == CONCAT:
+            return DpuLayer(*plain, chosen)
+        chosen = min(chosen, before + self._weights[layer.name].fix_point)
+        if (over := before + self._weights[layer.name].fix_point - chosen - MOST_SHIFT) > 0:
+            self._weights[layer.name] = self._quantize(layer.name, lower=over)
+        return DpuLayer(*plain, chosen, self._weights[layer.name].fix_point)
+
+
+def _some(values: Tensor) -> Tensor:
+    flat = values.flatten()
+    return flat[:: max(1, len(flat) // LOOKED_AT)].float()
