@@ -11,6 +11,7 @@ from trainer.cli import (
     evaluating,  # noqa: F401
     exporting,  # noqa: F401
     preparing,  # noqa: F401
+    quantizing,  # noqa: F401
     training,  # noqa: F401
 )
 from trainer.cli.app import app
