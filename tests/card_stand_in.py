@@ -144,6 +144,33 @@ def write_xmodel(
     return path, replace(made, **card)
 
 
+def write_quantized(
+    folder: Path, network: tuple[list[dict[str, Any]], dict[str, Any]], outputs: tuple[str, str], **changes: Any
+) -> Path:
+    """A quantized network that was not compiled, as the vendor's quantizer exports it, with its card; `changes` go to the file's
+    header. `outputs` are the layers of the class and of the mask. The card's path."""
+    layers, weights = network
+    path = folder / "known_int.xmodel"
+    fix = {layer["name"]: layer.get("fix_point") for layer in layers}
+    made = {
+        "subgraphs": [{"device": "USER"}],
+        "operators": ["data", "fix", "conv2d", "maxpool2d", "concat"],
+        "input_name": "crops_fix",
+        "input_dims": [CROP_SIDE_PX, CROP_SIDE_PX, 3],
+        "input_fix_point": INPUT_FIX_POINT,
+        "outputs": [
+            {"name": name, "dims": dims, "fix_point": fix[name]}
+            for name, dims in zip(outputs, ([1, 1, 1], [CROP_SIDE_PX, CROP_SIDE_PX, 1]), strict=True)
+        ],
+        "layers": layers,
+    }
+    integer_network.save(path, {**made, **changes}, weights)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    card = model_card(weights=path.name, sha256=digest, training={"quantized_from": "0" * 64})
+    path.with_suffix(".json").write_text(card.to_json())
+    return path.with_suffix(".json")
+
+
 @dataclass
 class StandInCard:
     """A card that is not there: its behaviour in a file that its process reads at every start, and a journal of its lives."""

@@ -54,8 +54,8 @@ def load(path):
 
 
 def requantized(sums, shift):
-    """Exact numbers times 2**-shift as int8: rounded half up, saturated. Whole float32 sums below 2**24 lose nothing."""
-    return np.clip(np.floor(np.ldexp(sums, -shift) + sums.dtype.type(0.5)), -128, 127).astype(np.int8)
+    """Exact numbers times 2**-shift as int8: rounded half up, saturated."""
+    return np.clip(np.floor(np.ldexp(np.asarray(sums, np.float64), -shift) + 0.5), -128, 127).astype(np.int8)
 
 
 def rounded_weights(real, fix_point):
@@ -64,25 +64,30 @@ def rounded_weights(real, fix_point):
     return np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + 0.5), -128, 127).astype(np.int8)
 
 
+def exact(products):
+    """The type in which so many products of int8 add up without losing a bit, and go through BLAS."""
+    return np.float32 if products * 128 * 128 < 2**24 else np.float64
+
+
 def conv(x, kernel, bias):
     """Exact sums of a stride-1 convolution with zero padding: (B, H, W, C) int8, (K, K, C, D) int8, (D,) int32."""
-    # float32 products of int8 add up exactly below 2**24, and go through BLAS.
     size, _, c_in, c_out = kernel.shape
-    assert size * size * c_in * 128 * 128 < 2**24
+    kind = exact(size * size * c_in)
     b, h, w, _ = x.shape
     pad = size // 2
-    padded = np.zeros((b, h + 2 * pad, w + 2 * pad, c_in), np.float32)
+    padded = np.zeros((b, h + 2 * pad, w + 2 * pad, c_in), kind)
     padded[:, pad : pad + h, pad : pad + w] = x
     windows = [padded[:, row : row + h, column : column + w] for row in range(size) for column in range(size)]
-    sums = np.concatenate(windows, axis=3).reshape(b * h * w, -1) @ kernel.reshape(-1, c_out).astype(np.float32)
-    return sums.reshape(b, h, w, c_out) + bias.astype(np.float32)
+    sums = np.concatenate(windows, axis=3).reshape(b * h * w, -1) @ kernel.reshape(-1, c_out).astype(kind)
+    return sums.reshape(b, h, w, c_out).astype(np.float64) + bias
 
 
 def raised(x, kernel, bias):
     """Exact sums of a 2x2 stride-2 transposed convolution: (B, H, W, C), (2, 2, C, D) -> (B, 2H, 2W, D)."""
-    b, h, w, _ = x.shape
-    sums = np.einsum("bhwc,rscd->bhrwsd", x.astype(np.float32), kernel.astype(np.float32), optimize=True)
-    return sums.reshape(b, 2 * h, 2 * w, kernel.shape[-1]) + bias.astype(np.float32)
+    b, h, w, c_in = x.shape
+    kind = exact(c_in)
+    sums = np.einsum("bhwc,rscd->bhrwsd", x.astype(kind), kernel.astype(kind), optimize=True)
+    return sums.reshape(b, 2 * h, 2 * w, kernel.shape[-1]).astype(np.float64) + bias
 
 
 def blocks(x, size):
@@ -104,11 +109,11 @@ def apply(layer, weights, values):
         return blocks(x, layer["size"]).max(axis=(2, 4)), fix
     if kind == "mean":
         size = layer["size"]
-        means = blocks(x, size).sum(axis=(2, 4), dtype=np.int64) / (size * size)
-        return requantized(means, fix - out_fix), out_fix
-    return np.concatenate(
-        [requantized(value.astype(np.float32), at - out_fix) for value, at in sources], axis=3
-    ), out_fix
+        sums = blocks(x, size).sum(axis=(2, 4), dtype=np.int64)
+        if "factor" in layer:  # the card's way: 21 / 1024 for 1 / 49
+            return requantized(sums * layer["factor"], layer["shift"] + fix - out_fix), out_fix
+        return requantized(sums / (size * size), fix - out_fix), out_fix
+    return np.concatenate([requantized(value, at - out_fix) for value, at in sources], axis=3), out_fix
 
 
 def compute(header, weights, pixels):

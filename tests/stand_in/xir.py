@@ -3,7 +3,8 @@
 - `Graph.deserialize` of a missing or corrupt file aborts the process.
 - `get_root_subgraph().toposort_child_subgraph()`; attributes `device`, `runner`, `dpu_name`, `dpu_fingerprint`.
 - `get_attr` of an attribute that is not there aborts; `.children` and `.metadata` do not exist.
-- A tensor has `name`, `dims`, `dtype` and attributes, `fix_point` among them.
+- A tensor has `name`, `dims`, `dtype` and attributes, `fix_point` among them; a subgraph gives its tensors as a set, dims[0] = 1.
+- A quantized graph that was not compiled is one subgraph for no device, with `fix` operators in it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ class Tensor(Attributes):
         self.name, self.dims, self.dtype, self.ndim = name, list(dims), dtype, len(dims)
 
 
+class Op:
+    def __init__(self, kind):
+        self._kind = kind
+
+    def get_type(self):
+        return self._kind
+
+
 class Subgraph(Attributes):
     def __init__(self, attributes, children, network):
         super().__init__(attributes)
@@ -48,11 +57,30 @@ class Subgraph(Attributes):
     def toposort_child_subgraph(self):
         return list(self._children)
 
+    def get_name(self):
+        return "subgraph_" + self._attributes["device"]
+
+    def get_ops(self):
+        return {Op(kind) for kind in self._attributes.get("operators", ["conv2d-fix"])}
+
+    def get_input_tensors(self):
+        header = self._network[0]
+        return {tensor(header["input_name"], header["input_dims"], header["input_fix_point"], header)}
+
+    def get_output_tensors(self):
+        header = self._network[0]
+        return {tensor(one["name"], one["dims"], one["fix_point"], header) for one in header["outputs"]}
+
+
+def tensor(name, dims, fix_point, header):
+    attributes = {} if fix_point is None else {"fix_point": fix_point}
+    return Tensor(name, [1] + dims, header.get("dtype", "xint8"), attributes)
+
 
 class Graph:
     #: runners that live on a graph; a graph freed before them aborts
     def __init__(self, header, weights):
-        self._users = []
+        self._users, self._header = [], header
         network = (header, weights, self._users)
         children = [Subgraph(attributes, [], network) for attributes in header["subgraphs"]]
         self._root = Subgraph({"device": "USER"}, children, network)
@@ -67,6 +95,9 @@ class Graph:
 
     def get_root_subgraph(self):
         return self._root
+
+    def get_ops(self):
+        return [Op(kind) for kind in self._header.get("operators", ["data-fix", "conv2d-fix"])]
 
     def __del__(self):
         # At the interpreter's end nothing keeps an order.

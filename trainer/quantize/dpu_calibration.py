@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.quantize.bias_correction import BiasCorrection, dpu_bias
 from trainer.quantize.dpu_network import (
     MEANS,
     MOST_SHIFT,
@@ -32,21 +32,8 @@ from trainer.quantize.layers import CONCAT, CONV, INPUT, MAX, MEAN, RAISE, Float
 BATCH = 4
 LOOKED_AT = 1 << 16
 """Values of a tensor on which a fix point is chosen, evenly spaced."""
-
-
-@dataclass(slots=True)
-class _Weights:
-    """A layer's quantized weights: int8 kernel and bias, each at a fix point of its own."""
-
-    kernel: NDArray[np.int8]
-    fix_point: int
-    bias: NDArray[np.int8]
-    bias_fix_point: int
-
-    def sum_bias(self, input_fix_point: int) -> NDArray[np.int32]:
-        """(D,) the bias at the fix point of the sums; finer bits than theirs are rounded away."""
-        scaled = np.ldexp(self.bias.astype(np.float64), input_fix_point + self.fix_point - self.bias_fix_point)
-        return (np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)).astype(np.int32)
+CORRECTING = 25
+"""Batches on which biases are corrected."""
 
 
 def calibrate(
@@ -60,9 +47,14 @@ def calibrate(
     `quantize_input` writes crops at a fix point, as the card's engine does; `input_range` are the bounds of the network's real input.
     """
     fitting = _Fitting(network, without_saturation(*input_range))
-    for start in range(0, len(crops), BATCH):
-        fitting.look(quantize_input(crops[start : start + BATCH], fitting.input_fix_point))
-    return fitting.settled()
+    batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+    for batch in batches:
+        fitting.look(quantize_input(batch, fitting.input_fix_point))
+    chosen = fitting.settled()
+    correcting = BiasCorrection(network, chosen)
+    for batch in batches[:CORRECTING]:
+        correcting.look(quantize_input(batch, fitting.input_fix_point))
+    return correcting.corrected()
 
 
 class _Fitting:
@@ -71,13 +63,11 @@ class _Fitting:
         self._votes: defaultdict[str, Votes] = defaultdict(Votes)
         self._weights = {name: self._quantize(name) for name in network.kernels}
 
-    def _quantize(self, name: str, lower: int = 0) -> _Weights:
-        kernel, bias = self._network.kernels[name], self._network.biases[name]
+    def _quantize(self, name: str, lower: int = 0) -> tuple[NDArray[np.int8], int]:
+        """An int8 kernel and its fix point."""
+        kernel = self._network.kernels[name]
         fix_point = best_fix_point(torch.tensor(kernel), weights=True) - lower
-        bias_fix_point = best_fix_point(torch.tensor(bias), weights=True)
-        return _Weights(
-            quantized_weights(kernel, fix_point), fix_point, quantized_weights(bias, bias_fix_point), bias_fix_point
-        )
+        return quantized_weights(kernel, fix_point), fix_point
 
     @torch.no_grad()
     def look(self, pixels: NDArray[np.int8]) -> None:
@@ -104,10 +94,10 @@ class _Fitting:
         if layer.kind == MEAN:
             factor, shift = MEANS[layer.size]
             return summed(sources[0], layer.size) * factor, at[layer.of[0]] + shift
-        weights, fix_point = self._weights[layer.name], at[layer.of[0]]
-        bias = torch.from_numpy(weights.sum_bias(fix_point)).double()
-        kernel = torch_kernel(layer.kind, weights.kernel).float()
-        return convolved(layer.kind, sources[0], kernel, bias.float()), fix_point + weights.fix_point
+        kernel, weight_fix_point = self._weights[layer.name]
+        fix_point = at[layer.of[0]] + weight_fix_point
+        bias = torch.from_numpy(dpu_bias(self._network.biases[layer.name], fix_point)).float()
+        return convolved(layer.kind, sources[0], torch_kernel(layer.kind, kernel).float(), bias), fix_point
 
     def settled(self) -> DpuNetwork:
         """The network with the fix points that won, within the shifts that the DPU has."""
@@ -116,13 +106,14 @@ class _Fitting:
             made = self._settle(layer, at)
             at[layer.name] = made.fix_point
             layers.append(made)
-        sources = {layer.name: layer.of[0] for layer in layers}
-        biases = {name: weights.sum_bias(at[sources[name]]) for name, weights in self._weights.items()}
-        kernels = {name: weights.kernel for name, weights in self._weights.items()}
         network = self._network
-        return DpuNetwork(
-            tuple(layers), kernels, biases, self.input_fix_point, network.class_layer, network.mask_layer
-        )
+        biases = {
+            layer.name: dpu_bias(network.biases[layer.name], at[layer.of[0]] + layer.weight_fix_point)
+            for layer in layers
+            if layer.name in network.biases
+        }
+        kernels = {name: kernel for name, (kernel, _) in self._weights.items()}
+        return DpuNetwork(tuple(layers), kernels, biases, self.input_fix_point, network.class_layer, network.mask_layer)
 
     def _settle(self, layer: Layer, at: dict[str, int]) -> DpuLayer:
         before = at[layer.of[0]]
@@ -135,10 +126,11 @@ class _Fitting:
             return DpuLayer(*plain, chosen, factor=factor, shift=shift)
         if layer.kind == CONCAT:
             return DpuLayer(*plain, chosen)
-        chosen = min(chosen, before + self._weights[layer.name].fix_point)
-        if (over := before + self._weights[layer.name].fix_point - chosen - MOST_SHIFT) > 0:
+        weight_fix_point = self._weights[layer.name][1]
+        chosen = min(chosen, before + weight_fix_point)
+        if (over := before + weight_fix_point - chosen - MOST_SHIFT) > 0:
             self._weights[layer.name] = self._quantize(layer.name, lower=over)
-        return DpuLayer(*plain, chosen, self._weights[layer.name].fix_point)
+        return DpuLayer(*plain, chosen, self._weights[layer.name][1])
 
 
 def _some(values: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class DpuNetwork:
     def to_bytes(self) -> bytes:
         """The network as one .npz; the same bytes for the same network."""
         names = {key: getattr(self, key) for key in ("input_fix_point", "class_layer", "mask_layer")}
-        arrays = {f"{name}.kernel": kernel for name, kernel in self.kernels.items()}
+        arrays: dict[str, NDArray[Any]] = {f"{name}.kernel": kernel for name, kernel in self.kernels.items()}
         arrays |= {f"{name}.bias": bias for name, bias in self.biases.items()}
         file = io.BytesIO()
         header = json.dumps(names | {"layers": [asdict(layer) for layer in self.layers]})
@@ -114,7 +114,7 @@ class DpuArithmetic:
         values = {INPUT: torch.from_numpy(pixels).permute(0, 3, 1, 2).float()}
         at = {INPUT: network.input_fix_point}
         for layer in network.layers:
-            values[layer.name] = self._answer(layer, values, at)
+            values[layer.name] = self.answer(layer, values, at)
             at[layer.name] = layer.fix_point
             for name in layer.of:
                 left[name] -= 1
@@ -123,7 +123,8 @@ class DpuArithmetic:
         class_answer, mask_answer = values[network.class_layer], values[network.mask_layer]
         return class_answer.flatten().numpy().astype(np.int8), mask_answer[:, 0].numpy().astype(np.int8)
 
-    def _answer(self, layer: DpuLayer, values: Mapping[str, Tensor], at: Mapping[str, int]) -> Tensor:
+    def answer(self, layer: DpuLayer, values: Mapping[str, Tensor], at: Mapping[str, int]) -> Tensor:
+        """What one layer answers, whole numbers in float32, given those before it and their fix points."""
         sources = [values[name] for name in layer.of]
         fix_point = at[layer.of[0]]
         if layer.kind == MAX:
@@ -134,8 +135,13 @@ class DpuArithmetic:
         if layer.kind == MEAN:
             total = summed(sources[0], layer.size) * layer.factor
             return requantized(total, layer.shift + fix_point - layer.fix_point, relu=layer.relu)
-        sums = convolved(layer.kind, sources[0], *self._weights[layer.name])
-        return requantized(sums, fix_point + layer.weight_fix_point - layer.fix_point, relu=layer.relu)
+        return requantized(
+            self.sums(layer, values), fix_point + layer.weight_fix_point - layer.fix_point, relu=layer.relu
+        )
+
+    def sums(self, layer: DpuLayer, values: Mapping[str, Tensor]) -> Tensor:
+        """The exact sums of a layer that has a kernel."""
+        return convolved(layer.kind, values[layer.of[0]], *self._weights[layer.name])
 
 
 def _weights(layer: DpuLayer, kernel: NDArray[np.int8], bias: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
@@ -147,7 +153,7 @@ def _weights(layer: DpuLayer, kernel: NDArray[np.int8], bias: NDArray[np.int32])
 
 def torch_kernel(kind: str, kernel: NDArray[Any]) -> Tensor:
     """(K, K, C, D) -> (D, C, K, K) of a convolution, (C, D, K, K) of a transposed one."""
-    return torch.from_numpy(np.ascontiguousarray(kernel.transpose((3, 2, 0, 1) if kind == CONV else (2, 3, 0, 1))))
+    return torch.tensor(np.ascontiguousarray(kernel.transpose((3, 2, 0, 1) if kind == CONV else (2, 3, 0, 1))))
 
 
 def convolved(kind: str, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

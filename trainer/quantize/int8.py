@@ -93,18 +93,21 @@ def quantize(
     check_weights(weights, card)
     made = chosen.make(weights, card, given.calibration)
     folder, stem = card_path.parent / "int8", weights.stem + chosen.suffix
-    int8_card = _card(card, made, stem + made.suffix, chosen.suffix, len(given.calibration))
-    full = _evaluated(open_scorer(str(card_path), "onnx", threads), given)
+    full = evaluated(open_scorer(str(card_path), "onnx", threads), given)
     with tempfile.TemporaryDirectory() as trial:
-        trial_card = _write(Path(trial), stem, made.content, int8_card)
-        report = compared(full, _evaluated(chosen.open(trial_card, threads), given), card)
+        trial_card = _write(Path(trial), stem, made.content, int8_card(card, made, stem + made.suffix, "", given))
+        report = compared(full, evaluated(chosen.open(trial_card, threads), given), card)
     report.check(card.name, allow_drop=allow_drop)
-    told = report.to_values() | {"set": given.held.folder.name, "calibration_crops": len(given.calibration)}
-    int8_card = dataclasses.replace(int8_card, metrics={**card.metrics, "int8_against_float": told})
-    return _write(folder, stem, made.content, int8_card), report
+    kept = int8_card(card, made, stem + made.suffix, chosen.suffix, given, report)
+    return _write(folder, stem, made.content, kept), report
 
 
-def _card(card: ModelCard, made: Made, weights: str, suffix: str, crops: int) -> ModelCard:
+def int8_card(
+    card: ModelCard, made: Made, weights: str, suffix: str, given: Material, report: Report | None = None
+) -> ModelCard:
+    """The card of int8 weights made from those of `card`; what was measured of the float ones stays in it, beside the report."""
+    crops = len(given.calibration)
+    told = {} if report is None else report.to_values() | {"set": given.held.folder.name, "calibration_crops": crops}
     return dataclasses.replace(
         card,
         name=f"{card.name}-int8{suffix}",
@@ -116,6 +119,7 @@ def _card(card: ModelCard, made: Made, weights: str, suffix: str, crops: int) ->
             "quantized_with": made.made_with,
             "calibration_crops": crops,
         },
+        metrics={**card.metrics, "int8_against_float": told},
         dpu=dict(made.dpu),
         notes=(
             *card.notes,
@@ -132,7 +136,8 @@ def _write(folder: Path, stem: str, content: bytes, card: ModelCard) -> Path:
     return path
 
 
-def _evaluated(scorer: Scorer, given: Material) -> Evaluation:
+def evaluated(scorer: Scorer, given: Material) -> Evaluation:
+    """Score the held-out crops and close the scorer."""
     try:
         return evaluate(given.held, given.rows, scorer)
     finally:

@@ -63,9 +63,7 @@ def read_onnx(path: Path, card: ModelCard) -> FloatNetwork:
     outputs = [reading.layer_of.get(name) for name in (card.class_output, card.mask_output)]
     if None in outputs:
         raise BadModel(f"{path} has no outputs {card.class_output!r} and {card.mask_output!r}, which its card names")
-    return FloatNetwork(
-        tuple(reading.layers), reading.kernels, reading.biases, str(outputs[0]), str(outputs[1])
-    )
+    return FloatNetwork(tuple(reading.layers), reading.kernels, reading.biases, str(outputs[0]), str(outputs[1]))
 
 
 class _Reading:
@@ -128,7 +126,11 @@ class _Reading:
 
     def _pool(self, node: Any, attributes: dict[str, Any]) -> None:
         size = list(attributes["kernel_shape"])
-        if size != list(attributes.get("strides", [])) or any(attributes.get("pads", [0])) or size not in ([2, 2], [7, 7]):
+        if (
+            size != list(attributes.get("strides", []))
+            or any(attributes.get("pads", [0]))
+            or size not in ([2, 2], [7, 7])
+        ):
             self._refuse(node, f"has kernel {size}, strides {attributes.get('strides')}")
         self._append(node, MAX if node.op_type == "MaxPool" else MEAN, size[0])
 

@@ -57,7 +57,9 @@ def make(weights: Path, card: ModelCard, crops: NDArray[np.uint8]) -> Made:
             nodes_to_exclude=_pointwise(graph),
             extra_options={"CalibMovingAverage": True, "ActivationSymmetric": False},
         )
-        return Made(out.read_bytes(), ".onnx", f"onnxruntime {onnxruntime.__version__}, U8S8, 7-bit weights per channel")
+        return Made(
+            out.read_bytes(), ".onnx", f"onnxruntime {onnxruntime.__version__}, U8S8, 7-bit weights per channel"
+        )
 
 
 def _pointwise(graph: object) -> list[str]:

@@ -37,7 +37,9 @@ class Report:
 
     def check(self, name: str, *, allow_drop: bool) -> None:
         """Raise BadModel if a figure fell by more than MOST_DROP, unless that is allowed."""
-        fallen = [f"{key} {self.full[key]:.4f} -> {self.quantized[key]:.4f}" for key in FIGURES if self.drop[key] > MOST_DROP]
+        fallen = [
+            f"{key} {self.full[key]:.4f} -> {self.quantized[key]:.4f}" for key in FIGURES if self.drop[key] > MOST_DROP
+        ]
         if fallen and not allow_drop:
             raise BadModel(
                 f"quantizing {name} costs more than {MOST_DROP:.0%} of {', '.join(fallen)}, so nothing was kept: calibrate on more "

@@ -1,4 +1,4 @@
-"""The int8 engine for Intel and AMD processors: OpenVINO on weights that NNCF quantized (see `workers.engines.quantize`).
+"""The int8 engine for Intel and AMD processors: OpenVINO on weights that NNCF quantized (`trainer quantize`).
 
 The int8 weights of `uynet.onnx` are `int8/uynet.zip` with a card of their own, beside it or among the shipped models: OpenVINO's two
 files, graph and constants, in one, so that one sha256 stands for them. An ONNX graph with QuantizeLinear nodes would be one file

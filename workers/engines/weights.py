@@ -52,5 +52,5 @@ def int8_weights(weights: Path, card: ModelCard) -> tuple[Path, ModelCard]:
         strangers.append(f"; {path} was made from other weights")
     raise BadModel(
         f"the openvino engine runs int8 weights alone, and model {card.name} {card.version} has none{''.join(strangers)}. "
-        "Make them with `python -m workers.engines.quantize CARD.json --crops FOLDER`, then name their card as the model"
+        "Make them with `trainer quantize CARD.json --manifest SET`, SET being a prepared set of held-out people"
     )

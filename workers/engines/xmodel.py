@@ -18,33 +18,37 @@ LONGEST_VARINT = 10
 
 def check_xmodel(path: Path, device: str) -> None:
     """Raise BadModel, naming the card and what to do, unless `path` is a whole message of the form of an xmodel."""
+    if fault := xmodel_fault(path):
+        raise BadModel(f"card {device}: {fault}")
+
+
+def xmodel_fault(path: Path) -> str | None:
+    """Why a file cannot be an xmodel and what to do about it, in words; None where it can."""
     try:
         with path.open("rb") as file:
             size, end = os.fstat(file.fileno()).st_size, 0
             while end < size:
-                end = _field_end(file, path, device)
+                found = _field_end(file)
+                if found is None:
+                    return (
+                        f"{path} is no xmodel: a card runs compiled int8 models, not ONNX or other float ones; "
+                        "make one with Vitis AI, by vai_q_pytorch and then vai_c_xir"
+                    )
+                end = found
                 file.seek(end)
     except OSError as error:
-        raise BadModel(
-            f"card {device}: xmodel {path} cannot be read ({error.strerror}): copy it again, or compile it with vai_c_xir"
-        ) from error
+        return f"xmodel {path} cannot be read ({error.strerror}): copy it again, or compile it with vai_c_xir"
     if not size:
-        raise BadModel(f"card {device}: xmodel {path} is empty: copy it again, or compile it with vai_c_xir")
-    if end != size:
-        raise BadModel(f"card {device}: xmodel {path} is cut short, {size} of at least {end} bytes: copy it again")
+        return f"xmodel {path} is empty: copy it again, or compile it with vai_c_xir"
+    return f"xmodel {path} is cut short, {size} of at least {end} bytes: copy it again" if end != size else None
 
 
-def _field_end(file: BinaryIO, path: Path, device: str) -> int:
-    """Where the field that starts here ends. Raises BadModel if it is none of an xmodel's."""
+def _field_end(file: BinaryIO) -> int | None:
+    """Where the field that starts here ends; None if it is none of an xmodel's."""
     tag, length = _varint(file), None
     if tag is not None and tag & 7 == LENGTH_DELIMITED and tag >> 3:
         length = _varint(file)
-    if length is None:
-        raise BadModel(
-            f"card {device}: {path} is no xmodel: it runs compiled int8 models, not ONNX or other float ones; "
-            "make one with Vitis AI, by vai_q_pytorch and then vai_c_xir"
-        )
-    return file.tell() + length
+    return None if length is None else file.tell() + length
 
 
 def _varint(file: BinaryIO) -> int | None:

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from unit.trainer.drawn_faces import FIVE_POINTS, draw_face
 
+from trainer.export import export_onnx
 from trainer.manifest import write_manifest, write_shard
+from trainer.model import UYNet
 
 
 def crop_row(video: str, **other: Any) -> dict[str, Any]:
@@ -36,6 +38,21 @@ def draw_swap(real: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], ND
 def _one_thread() -> None:
     """Tiny networks run slower on several threads, much slower where tests share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ONNX weights of a U-YNet of width 2 whose logits spread; `export_onnx` takes long, so once for all. Read only."""
+    torch.manual_seed(1)
+    model = UYNet(width=2).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_var.uniform_(0.1, 0.4)
+                module.bias.normal_(0, 0.3)
+    path = tmp_path_factory.mktemp("weights") / "tiny.onnx"
+    export_onnx(model, path)
+    return path
 
 
 @pytest.fixture(scope="session")

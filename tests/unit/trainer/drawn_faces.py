@@ -20,3 +20,10 @@ def draw_face(seed: int, side: int = 224) -> NDArray[np.uint8]:
     cv2.ellipse(image, (112, 152), (24, 8), 0, 0, 360, (150, 40, 50), -1)
     grain = cv2.GaussianBlur(rng.normal(0, 40, image.shape), (0, 0), 1.0)
     return np.asarray((image + grain).clip(0, 255), np.uint8)
+
+
+def patches(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(B, S, S, 3) crops that are no faces: patches of 16 px of all brightnesses under noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 14, 14, 3)).repeat(16, axis=1).repeat(16, axis=2)
+    return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)

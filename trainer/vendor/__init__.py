@@ -1,0 +1,1 @@
+"""Plain scripts for the vendor's Python 3.8: each imports NumPy, the vendor's own modules and nothing of this project."""
