@@ -315,7 +315,7 @@ def test_opening_one_engine_imports_no_other_runtime(model: Model) -> None:
 
 
 def test_openvino_refuses_fp32_weights_and_tells_how_int8_ones_are_made(tmp_path: Path) -> None:
-    with pytest.raises(BadModel, match=r"python -m workers\.engines\.quantize"):
+    with pytest.raises(BadModel, match=r"trainer quantize CARD\.json --manifest"):
         open_engine("openvino", *write_model(tmp_path))
 
 
@@ -354,44 +354,6 @@ def test_openvino_refuses_int8_weights_that_were_damaged_since(tmp_path: Path) -
     (tmp_path / "int8" / "known.zip").write_bytes(b"damaged")
     with pytest.raises(BadModel, match="sha256"):
         open_engine("openvino", weights, card)
-
-
-def test_quantizing_makes_weights_that_answer_as_the_ones_they_came_from(tmp_path: Path) -> None:
-    weights, card = write_model(tmp_path)
-    weights.with_suffix(".json").write_text(card.to_json())
-    np.save(tmp_path / "crops.npy", crops(24))
-    command = [
-        sys.executable,
-        "-m",
-        "workers.engines.quantize",
-        weights.with_suffix(".json"),
-        "--crops",
-        tmp_path / "crops.npy",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    int8_card = ModelCard.load(tmp_path / "int8" / "known.json")
-    assert int8_card.training["quantized_from"] == card.sha256
-    assert int8_card.metrics["int8_against_fp32"]["p_fake_difference_max"] < 0.02
-    assert open_engine("openvino", weights, card).spec.weights_sha256 == int8_card.sha256
-
-
-def test_quantizing_wants_enough_crops(tmp_path: Path) -> None:
-    weights, card = write_model(tmp_path)
-    weights.with_suffix(".json").write_text(card.to_json())
-    np.save(tmp_path / "crops.npy", crops(3))
-    command = [
-        sys.executable,
-        "-m",
-        "workers.engines.quantize",
-        weights.with_suffix(".json"),
-        "--crops",
-        tmp_path / "crops.npy",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "3 crops are too few" in done.stderr
-    assert not (tmp_path / "int8").exists()
 
 
 @pytest.mark.parametrize("calling_threads", [1, 3])

@@ -74,7 +74,7 @@ class Subgraph(Attributes):
 
 def tensor(name, dims, fix_point, header):
     attributes = {} if fix_point is None else {"fix_point": fix_point}
-    return Tensor(name, [1] + dims, header.get("dtype", "xint8"), attributes)
+    return Tensor(name, [1, *dims], header.get("dtype", "xint8"), attributes)
 
 
 class Graph:

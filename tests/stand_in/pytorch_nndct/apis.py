@@ -46,9 +46,7 @@ class Quantized(torch.nn.Module):
 
 
 class torch_quantizer:  # noqa: N801 - the vendor's name
-    def __init__(
-        self, quant_mode, module, input_args=None, output_dir="quantize_result", bitwidth=None, device=None
-    ):
+    def __init__(self, quant_mode, module, input_args=None, output_dir="quantize_result", bitwidth=None, device=None):
         if device is None or torch.device(device).type == "cuda":
             raise AssertionError("Torch not compiled with CUDA enabled")
         if quant_mode not in ("calib", "test") or bitwidth not in (None, 8):
@@ -58,7 +56,9 @@ class torch_quantizer:  # noqa: N801 - the vendor's name
         self._seen, self._fix_points = 0, None
         if quant_mode == "test":
             if not (self._out / "bias_corr.pth").exists():
-                sys.stderr.write("[VAIQ_ERROR][QUANTIZER_TORCH_BIAS_CORRECTION]: Bias correction result file does not exist.\n")
+                sys.stderr.write(
+                    "[VAIQ_ERROR][QUANTIZER_TORCH_BIAS_CORRECTION]: Bias correction result file does not exist.\n"
+                )
                 sys.exit(2)
             self._fix_points = json.loads((self._out / "quant_info.json").read_text())["output"]
         self.quant_model = Quantized(module, self)
@@ -89,7 +89,9 @@ class torch_quantizer:  # noqa: N801 - the vendor's name
 
     def export_xmodel(self, output_dir="quantize_result", deploy_check=False):
         if not self._seen:
-            sys.stderr.write("[VAIQ_ERROR][QUANTIZER_TORCH_NO_FORWARD]: FORWARD function must be called before exporting\n")
+            sys.stderr.write(
+                "[VAIQ_ERROR][QUANTIZER_TORCH_NO_FORWARD]: FORWARD function must be called before exporting\n"
+            )
             return
         if self._seen != 1:
             raise ValueError("the xmodel is exported with batch 1")

@@ -106,7 +106,18 @@ def test_the_command_prints_what_it_registered(
     monkeypatch.setenv("FARM_VART_PYTHON", tools.python)
     monkeypatch.setenv("FARM_VART_PATH", str(FOLDER))
     settings.cache_clear()
-    words = ["compile", quantized, "--variant", "8PE", "--out", tmp_path / "out", "--arch", tools.arch, "--compiler", tools.compiler]
+    words = [
+        "compile",
+        quantized,
+        "--variant",
+        "8PE",
+        "--out",
+        tmp_path / "out",
+        "--arch",
+        tools.arch,
+        "--compiler",
+        tools.compiler,
+    ]
     done = CliRunner().invoke(app, [str(word) for word in words])
     settings.cache_clear()
     assert done.exit_code == 0, done.output
@@ -123,13 +134,17 @@ def test_a_model_compiled_elsewhere_is_checked_and_registered(quantized: Path, t
         compile_xmodel(quantized, "4PE", tmp_path / "here", here, compiled=made.with_suffix(".xmodel"))
 
 
-def test_a_missing_compiler_is_told_with_the_command_and_the_place_to_run_it(quantized: Path, tools: Tools, tmp_path: Path) -> None:
+def test_a_missing_compiler_is_told_with_the_command_and_the_place_to_run_it(
+    quantized: Path, tools: Tools, tmp_path: Path
+) -> None:
     here = dataclasses.replace(tools, compiler="vai_c_xir-not-here", arch=None)
     with pytest.raises(EngineMissing) as raised:
         compile_xmodel(quantized, "6PE-DWC", tmp_path / "out", here)
     told = str(raised.value)
     assert "Vitis AI 3.0 container" in told
-    assert re.search(r"vai_c_xir -x \S+known_int.xmodel -a /opt/vitis_ai/compiler/arch/DPUCVDX8H/VCK50006PEDWC/arch.json -o", told)
+    assert re.search(
+        r"vai_c_xir -x \S+known_int.xmodel -a /opt/vitis_ai/compiler/arch/DPUCVDX8H/VCK50006PEDWC/arch.json -o", told
+    )
     assert "--compiled known-6pe-dwc.xmodel" in told
 
 
@@ -139,13 +154,17 @@ def test_a_missing_arch_is_told(quantized: Path, tools: Tools, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("interpreter", "told"), [("", "set FARM_VART_PYTHON"), ("/gone/python", "cannot be run")])
-def test_a_missing_interpreter_is_told(interpreter: str, told: str, quantized: Path, tools: Tools, tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_told(
+    interpreter: str, told: str, quantized: Path, tools: Tools, tmp_path: Path
+) -> None:
     with pytest.raises(EngineMissing, match=told):
         compile_xmodel(quantized, "8PE", tmp_path / "out", dataclasses.replace(tools, python=interpreter))
 
 
 def test_an_interpreter_without_xir_is_told(quantized: Path, tools: Tools, tmp_path: Path) -> None:
-    with pytest.raises(EngineMissing, match=r"no xir: .*set FARM_VART_PYTHON to the Python of the Vitis AI 3\.0 container"):
+    with pytest.raises(
+        EngineMissing, match=r"no xir: .*set FARM_VART_PYTHON to the Python of the Vitis AI 3\.0 container"
+    ):
         compile_xmodel(quantized, "8PE", tmp_path / "out", dataclasses.replace(tools, path=()))
 
 
@@ -194,8 +213,8 @@ def test_a_missing_cut_or_foreign_xmodel_is_told(quantized: Path, tools: Tools, 
     xmodel.unlink()
     with pytest.raises(BadModel, match="cannot be read"):
         compile_xmodel(quantized, "8PE", tmp_path / "out", tools)
+    xmodel.write_bytes(whole)
     with pytest.raises(BadModel, match="sha256"):
-        xmodel.write_bytes(whole)
         compile_xmodel(quantized, "8PE", tmp_path / "out", tools)
 
 
@@ -210,9 +229,15 @@ DPU = {"device": "DPU", "runner": {"run": "x"}, "dpu_name": "x", "dpu_fingerprin
             {"subgraphs": [DPU, {"device": "CPU", "operators": ["sigmoid", "upsample"]}, DPU]},
             "2 DPU subgraphs, expected one: the operators sigmoid, upsample fell to the CPU",
         ),
-        ({"subgraphs": [{**DPU, "dpu_fingerprint": 0x5010000001E082F}]}, r"0x5010000001e082f \(DPUCVDX8H_ISA1_F2W4_4PE\), asked for"),
+        (
+            {"subgraphs": [{**DPU, "dpu_fingerprint": 0x5010000001E082F}]},
+            r"0x5010000001e082f \(DPUCVDX8H_ISA1_F2W4_4PE\), asked for",
+        ),
         ({"subgraphs": [{"device": "DPU"}]}, "fingerprint none, asked for"),
-        ({"outputs": [{"name": "one", "dims": [1, 1, 1], "fix_point": 5}]}, r"has 1 outputs \(one\), expected a class and a mask"),
+        (
+            {"outputs": [{"name": "one", "dims": [1, 1, 1], "fix_point": 5}]},
+            r"has 1 outputs \(one\), expected a class and a mask",
+        ),
         (
             {"outputs": [{"name": name, "dims": [1, 1, 1], "fix_point": 5} for name in "ab"]},
             "no one quantized class output of 1 values",
@@ -231,7 +256,12 @@ DPU = {"device": "DPU", "runner": {"run": "x"}, "dpu_name": "x", "dpu_fingerprin
     ids=["none", "two", "another DPU", "no fingerprint", "one output", "two classes", "small", "float output"],
 )
 def test_a_compiled_model_that_no_card_could_run_is_refused_with_the_remedy(
-    header: dict[str, Any], told: str, quantized: Path, tools: Tools, tmp_path: Path, compiler_writes: Callable[..., None]
+    header: dict[str, Any],
+    told: str,
+    quantized: Path,
+    tools: Tools,
+    tmp_path: Path,
+    compiler_writes: Callable[..., None],
 ) -> None:
     compiler_writes(header=header)
     with pytest.raises(BadModel, match=told):

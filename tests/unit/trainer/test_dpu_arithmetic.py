@@ -22,7 +22,9 @@ from trainer.quantize.dpu_network import MEANS, DpuArithmetic, DpuLayer, DpuNetw
 from trainer.quantize.fix_points import Votes, best_fix_point, half_away, half_up, without_saturation
 from trainer.quantize.layers import CONCAT, CONV, MAX, MEAN, RAISE, read_onnx
 
-CARD = model_card(weights="tiny.onnx", input_name="image", mask_output="mask_logit", input_scale=1 / 64, input_offset=-2.0)
+CARD = model_card(
+    weights="tiny.onnx", input_name="image", mask_output="mask_logit", input_scale=1 / 64, input_offset=-2.0
+)
 SIDE = 224
 
 
@@ -33,7 +35,10 @@ def network(tiny_onnx: Path) -> DpuNetwork:
 
 def reference(network: DpuNetwork, pixels: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """What the stand-in card answers."""
-    header = {"input_fix_point": network.input_fix_point, "layers": [dataclasses.asdict(layer) for layer in network.layers]}
+    header = {
+        "input_fix_point": network.input_fix_point,
+        "layers": [dataclasses.asdict(layer) for layer in network.layers],
+    }
     weights = {f"{name}.kernel": kernel for name, kernel in network.kernels.items()}
     weights |= {f"{name}.bias": bias for name, bias in network.biases.items()}
     values = integer_network.compute(header, weights, pixels)
@@ -63,7 +68,9 @@ def test_it_answers_about_what_the_float_network_does(tiny_onnx: Path, tmp_path:
     card = dataclasses.replace(CARD, weights=weights.name, sha256=sha256(weights))
     weights.with_suffix(".json").write_text(card.to_json())
     logits, masks = BACKENDS["dpu"].open(weights.with_suffix(".json"), 1).score(crops(12, seed=5))
-    full = open_engine("onnx", tiny_onnx, dataclasses.replace(CARD, sha256=sha256(tiny_onnx))).predict(crops(12, seed=5))
+    full = open_engine("onnx", tiny_onnx, dataclasses.replace(CARD, sha256=sha256(tiny_onnx))).predict(
+        crops(12, seed=5)
+    )
     assert np.abs(logits - full.logits).max() < 0.1 * np.ptp(full.logits) + 2.0 ** -made.dpu["class_fix_point"]
     assert (masks == full.masks).mean() > 0.95
     assert made.dpu["input_fix_point"] == 6

@@ -1,0 +1,196 @@
+"""int8 weights: made by every backend, measured beside the float ones, kept or refused."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from card_stand_in import FOLDER
+from model_cards import model_card
+from typer.testing import CliRunner
+from unit.trainer.drawn_faces import patches
+
+from farm.contracts import ModelCard
+from farm.errors import BadInput, BadModel, EngineMissing
+from trainer.cli import app
+from trainer.evaluate import Evaluation
+from trainer.manifest import CropSet
+from trainer.quantize import int8, nndct_backend
+from trainer.quantize.int8 import Material, material
+from trainer.quantize.report import compared
+from trainer.vendor import describe_xmodel, nndct_quantize
+from workers.engines import open_engine
+
+CARD = model_card(weights="tiny.onnx", input_name="image", input_scale=1 / 64, input_offset=-2.0)
+
+
+@pytest.fixture
+def card(tiny_onnx: Path, tmp_path: Path) -> Path:
+    """Card and weights of the tiny network in a folder to write into."""
+    weights = tmp_path / "model" / "tiny.onnx"
+    weights.parent.mkdir()
+    shutil.copyfile(tiny_onnx, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.with_suffix(".json").write_text(dataclasses.replace(CARD, sha256=digest).to_json())
+    return weights.with_suffix(".json")
+
+
+def given(aligned: Path, calibration: int = 24) -> Material:
+    crops = CropSet.open(aligned)
+    return Material(patches(calibration), crops, np.array([0, 1, 2, 3, 4, 5]))
+
+
+@pytest.mark.parametrize(("backend", "engine"), [("nncf", "openvino"), ("ort", "onnx")])
+def test_int8_weights_run_on_their_engine_and_answer_as_the_ones_they_came_from(
+    backend: str, engine: str, card: Path, aligned: Path
+) -> None:
+    path, report = int8.quantize(card, given(aligned), backend, allow_drop=True)
+    full, quantized = ModelCard.load(card), ModelCard.load(path)
+    assert quantized.training["quantized_from"] == full.sha256
+    assert quantized.metrics["int8_against_float"]["drop"] == report.drop
+    crops = patches(8, seed=7)
+    ours = open_engine(engine, path.with_name(quantized.weights), quantized)
+    theirs = open_engine("onnx", card.with_name(full.weights), full).predict(crops)
+    assert ours.spec.precision == "int8"
+    assert np.abs(ours.predict(crops).logits - theirs.logits).max() < 0.2 * np.ptp(theirs.logits)
+    if backend == "nncf":
+        assert open_engine("openvino", card.with_name(full.weights), full).spec.weights_sha256 == quantized.sha256
+
+
+def test_the_command_tells_what_a_card_would_answer_without_one(card: Path, aligned: Path) -> None:
+    words = ["quantize", card, "--manifest", aligned, "--dpu-arithmetic", "--allow-drop", "--json"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told["drop"]) == set(told["float"]) == {"accuracy", "auc", "iou"}
+    assert (told["crops"], told["groups"]) == (12, 1)
+    made = ModelCard.load(Path(told["card"]))
+    assert made.weights == "tiny-dpu.npz" and made.dpu["input_fix_point"] == 6
+
+
+def evaluation(logits: list[float], iou: float) -> Evaluation:
+    n = len(logits)
+    fake = np.arange(n) % 2 == 1
+    text, some = np.array([str(i) for i in range(n)]), np.where(fake, iou, np.nan)
+    return Evaluation(text, np.arange(n), text, text, fake, np.array(logits), some, some, some, some)
+
+
+def test_a_drop_of_more_than_a_point_is_refused_unless_it_is_allowed() -> None:
+    full = evaluation([-1.0, 1.0] * 50, 0.8)
+    report = compared(full, evaluation([-1.0, 1.0] * 49 + [2.0, 1.0], 0.8), CARD)
+    assert report.drop == {"accuracy": 0.01, "auc": 0.02, "iou": 0.0}
+    with pytest.raises(BadModel, match=r"more than 1% of auc 1\.0000 -> 0\.9800, so nothing was kept.*--allow-drop"):
+        report.check("tiny", allow_drop=False)
+    report.check("tiny", allow_drop=True)
+    compared(full, evaluation([-1.0, 1.0] * 50, 0.79), CARD).check("tiny", allow_drop=False)
+    with pytest.raises(BadModel, match=r"iou 0\.8000 -> 0\.7890"):
+        compared(full, evaluation([-1.0, 1.0] * 50, 0.789), CARD).check("tiny", allow_drop=False)
+
+
+def test_nothing_is_written_where_the_drop_is_refused(
+    card: Path, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.quantize.report.MOST_DROP", -2.0)
+    with pytest.raises(BadModel, match="nothing was kept"):
+        int8.quantize(card, given(aligned), "dpu")
+    assert not (card.parent / "int8").exists()
+
+
+def test_crops_of_one_label_cannot_tell_what_int8_costs(portraits: Path) -> None:
+    full = evaluation([-1.0, 1.0], np.nan)
+    with pytest.raises(BadInput, match=r"need reals, fakes and the fakes' masks.*make-fakes"):
+        compared(full, full, CARD)
+
+
+def test_people_who_calibrate_are_not_measured_on(aligned: Path, portraits: Path) -> None:
+    held = CropSet.open(aligned)
+    chosen = material(held, np.arange(len(held)), None, 300)
+    groups = held.column("group")
+    assert set(groups[chosen.rows]) == {"g1"} and len(chosen.calibration) == 24
+    apart = material(held, np.arange(len(held)), CropSet.open(portraits), 20)
+    assert len(apart.calibration) == 20 and len(apart.rows) == len(held)
+    with pytest.raises(BadInput, match="6 crops are too few"):
+        material(held, np.arange(12), None, 6)
+
+
+def vendor(python: str = sys.executable, device: str = "cpu", fast_finetune: bool = True) -> nndct_backend.Vendor:
+    return nndct_backend.Vendor(python, device, fast_finetune)
+
+
+@pytest.fixture
+def _nndct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in for pytorch_nndct where the vendor's interpreter looks."""
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.usefixtures("_nndct")
+def test_the_vendors_quantizer_calibrates_answers_and_exports(card: Path, aligned: Path, tmp_path: Path) -> None:
+    path, report = nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(), allow_drop=True)
+    made = ModelCard.load(path)
+    assert made.weights == "tiny_int.xmodel" and made.training["quantized_with"] == "vai_q_pytorch, fast fine-tuned"
+    assert made.sha256 == hashlib.sha256((tmp_path / "out" / "tiny_int.xmodel").read_bytes()).hexdigest()
+    assert report.apart["crops"] == 6 and report.apart["p_fake_difference_mean"] < 0.05
+    # Carried elsewhere and back: the answers are taken as they are, by whoever has no interpreter.
+    again, same = nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(""), allow_drop=True)
+    assert (again, same) == (path, report)
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""), allow_drop=True)
+
+
+def test_a_missing_vendor_is_told_with_what_to_run_where(card: Path, aligned: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineMissing) as raised:
+        nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor("", "cuda:0"))
+    told = str(raised.value)
+    assert "Vitis AI 3.0 container" in told and f"Copy the folder {tmp_path / 'out'}" in told
+    for mode in ("calib", "test"):
+        assert f"python nndct_quantize.py --quant_mode {mode} --device cuda:0 --fast_finetune" in told
+    assert (tmp_path / "out" / "nndct_quantize.py").exists()
+
+
+def test_the_vendors_quantizer_wants_100_to_1000_crops(card: Path, aligned: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="24 calibration crops, the vendor's quantizer wants 100 to 1000"):
+        nndct_backend.quantize(card, given(aligned), tmp_path / "out", vendor())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--quant_mode", "test", "--device", "cpu"], "run --quant_mode calib first"),
+        (["--quant_mode", "calib"], "required: --device"),
+        (["--quant_mode", "calib", "--device", "cpu"], "has no pytorch_nndct"),
+    ],
+    ids=["test before calib", "no device", "no pytorch_nndct"],
+)
+def test_the_script_tells_what_it_lacks(words: list[str], told: str, card: Path, aligned: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(""))
+    script = tmp_path / "out" / "nndct_quantize.py"
+    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, *words], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode and told in done.stderr
+
+
+@pytest.mark.parametrize("module", [nndct_quantize, describe_xmodel])
+def test_what_runs_in_the_vendors_interpreter_is_python_3_8_and_imports_nothing_of_ours(module: object) -> None:
+    source = Path(module.__file__).read_text()  # type: ignore[attr-defined]
+    tree = ast.parse(source, feature_version=(3, 8))
+    nodes = list(ast.walk(tree))
+    named = {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    named |= {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    assert named - set(sys.stdlib_module_names) <= {"numpy", "torch", "pytorch_nndct", "xir"}
+    assert "from __future__ import annotations" in source
+    assert not [
+        node for node in nodes if isinstance(node, ast.Attribute) and node.attr in ("removeprefix", "removesuffix")
+    ]
