@@ -231,7 +231,8 @@ class ModelCard:
     #: measured figures: validation AUC, AUC on the 11 pairs, intervals, dates
     metrics: dict[str, Any] = field(default_factory=dict)
     #: a compiled model's alone, every key optional: "fingerprint" (hexadecimal text) and "dpu_name" of the DPU it was compiled
-    #: for, "batch" of one job; "input_fix_point", "class_fix_point", "mask_fix_point"; "canary", the golden pictures' answers (workers/engines/canary.py)
+    #: for, "batch" of one job; "input_fix_point", "class_fix_point", "mask_fix_point"; "canary", the golden pictures' answers
+    #: (workers/engines/canary.py)
     dpu: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

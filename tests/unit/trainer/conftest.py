@@ -43,12 +43,12 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ONNX weights of a U-YNet of width 2 whose logits spread; `export_onnx` takes long, so once for all. Read only."""
-    torch.manual_seed(1)
+    torch.manual_seed(7)
     model = UYNet(width=2).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_var.uniform_(0.1, 0.4)
+                module.running_var.uniform_(0.06, 0.2)
                 module.bias.normal_(0, 0.3)
     path = tmp_path_factory.mktemp("weights") / "tiny.onnx"
     export_onnx(model, path)

@@ -23,7 +23,8 @@ def draw_face(seed: int, side: int = 224) -> NDArray[np.uint8]:
 
 
 def patches(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """(B, S, S, 3) crops that are no faces: patches of 16 px of all brightnesses under noise."""
+    """(B, S, S, 3) crops that are no faces, but differ much: patches of 16 px under noise, each crop dim or bright, in a colour."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 14, 14, 3)).repeat(16, axis=1).repeat(16, axis=2)
+    coarse = coarse * rng.uniform(0.0, 1.3, (count, 1, 1, 3))
     return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
