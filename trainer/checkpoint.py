@@ -6,6 +6,7 @@ A file holds plain values and tensors alone, so that reading one runs nothing.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 from farm.errors import BadInput, BadModel
 from trainer.config import TrainConfig
 from trainer.model import UYNet
-from trainer.precision import choose_precision
+from trainer.precision import NO, YES, choose_channels_last, choose_precision
 
 
 @dataclass(slots=True)
@@ -31,6 +32,8 @@ class State:
     optimiser: torch.optim.Optimizer
     #: of the arithmetic, "bf16" or "fp32": decided when the training began, and kept wherever it goes on
     precision: str
+    #: how pictures lie in memory: decided and kept like the precision
+    channels_last: bool
     step: int = 0
     cpu_seconds: float = 0.0
     #: parts that a step is split into; grows where the device has no room
@@ -45,11 +48,13 @@ class State:
 def begin(config: TrainConfig) -> State:
     """A fresh state from the configuration's seed, on its device."""
     torch.manual_seed(config.run.seed)
-    layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
+    precision = choose_precision(config.run.precision, config.run.device)
+    channels_last = choose_channels_last(config.run.channels_last, config.width, precision, config.run.device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     model = UYNet(config.width).to(config.run.device).to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model).requires_grad_(False)
-    precision = choose_precision(config.run.precision, config.run.device)
-    return State(config, model, average, _optimiser(model, config), precision, accumulate=config.run.accumulate)
+    optimiser = _optimiser(model, config)
+    return State(config, model, average, optimiser, precision, channels_last, accumulate=config.run.accumulate)
 
 
 def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -57,7 +62,7 @@ def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     plain = [p for p in model.parameters() if p.ndim <= 1]
     decay = config.optimiser.weight_decay
     groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.optimiser.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.optimiser.learning_rate, fused=True)
 
 
 def save(state: State, path: Path) -> None:
@@ -72,6 +77,7 @@ def save(state: State, path: Path) -> None:
         "optimiser": state.optimiser.state_dict(),
         "random": torch.get_rng_state(),
         "precision": state.precision,
+        "channels_last": state.channels_last,
         "step": state.step,
         "cpu_seconds": state.cpu_seconds,
         "accumulate": state.accumulate,
@@ -105,9 +111,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise BadModel(f"checkpoint {path} is damaged or no checkpoint: {error}") from error
     if not isinstance(parts, dict) or not {"config", "model", "average", "optimiser", "step"} <= parts.keys():
         raise BadModel(f"{path} is no checkpoint of `trainer train`")
-    # Before precision could be "auto", what was asked for was what was taken.
-    parts.setdefault("precision", parts["config"]["run"]["precision"])
+    _modernise(parts)
     return parts
+
+
+def _modernise(parts: dict[str, Any]) -> None:
+    """Before precision and layout could be "auto", what was asked for was what was taken, and the layout a bool."""
+    run = parts["config"]["run"]
+    parts.setdefault("precision", run["precision"])
+    parts.setdefault("channels_last", run["channels_last"])
+    if isinstance(run["channels_last"], bool):
+        run["channels_last"] = YES if run["channels_last"] else NO
 
 
 def restore(path: Path, device: str = "") -> State:
@@ -116,7 +130,10 @@ def restore(path: Path, device: str = "") -> State:
     values = parts["config"]
     if device:
         values["run"]["device"] = device
-    state = begin(TrainConfig.from_values(values))
+    config = TrainConfig.from_values(values)
+    kept = {"precision": parts["precision"], "channels_last": YES if parts["channels_last"] else NO}
+    state = begin(dataclasses.replace(config, run=dataclasses.replace(config.run, **kept)))
+    state.config = config
     try:
         state.model.load_state_dict(parts["model"])
         state.average.load_state_dict(parts["average"])
@@ -125,7 +142,6 @@ def restore(path: Path, device: str = "") -> State:
         raise BadModel(f"checkpoint {path} does not fit its own configuration: {error}") from error
     state.step, state.cpu_seconds, state.accumulate = parts["step"], parts["cpu_seconds"], parts["accumulate"]
     state.best, state.best_epoch, state.facts = parts["best"], parts["best_epoch"], parts["facts"]
-    state.precision = parts["precision"]
     torch.set_rng_state(parts["random"])
     if "random_cuda" in parts and torch.device(state.config.run.device).type == "cuda":
         torch.cuda.set_rng_state(parts["random_cuda"], state.config.run.device)

@@ -82,7 +82,8 @@ class Run:
     device: str = "cpu"
     #: "bf16" (autocast), "fp32", or "auto": bf16 where the device computes in it
     precision: str = "auto"
-    channels_last: bool = True
+    #: the channels of a pixel side by side in memory: "yes", "no", or "auto": where that was measured to be faster
+    channels_last: str = "auto"
     compile: bool = False
     #: CPU threads of the arithmetic, beside the loaders
     threads: int = 1
@@ -121,6 +122,7 @@ class TrainConfig:
                 raise BadInput(f"the training's {key} is {value}, it must be {low} to {high}")
         for key, word, choices in (
             ("run.precision", self.run.precision, ("auto", "bf16", "fp32")),
+            ("run.channels_last", self.run.channels_last, ("auto", "yes", "no")),
             ("log.wandb", self.log.wandb, ("off", "offline", "online")),
         ):
             if word not in choices:

@@ -25,7 +25,7 @@ from trainer.dataset import Batch, Batches, to_input
 from trainer.feed import Feed, open_feed
 from trainer.loss import Losses, joint_loss
 from trainer.model import Logits
-from trainer.precision import AUTO, BF16
+from trainer.precision import AUTO, BF16, NO, YES
 from trainer.start import start
 from trainer.watch import watch
 
@@ -98,10 +98,8 @@ def _open(config: TrainConfig, run: Path, feed: Feed) -> State:
         )
     if state.facts["data"] != feed.facts["data"]:
         raise BadInput(f"the data sets were prepared again since {run} was begun; name another --run folder")
-    if config.run.precision not in (AUTO, state.precision):
-        raise BadInput(
-            f"{run} holds a training in {state.precision}, and run.precision is {config.run.precision!r}; name another --run folder"
-        )
+    _check_kept(run, "precision", config.run.precision, state.precision)
+    _check_kept(run, "channels_last", config.run.channels_last, YES if state.channels_last else NO)
     state.config = config
     return state
 
@@ -115,10 +113,18 @@ def _begin(config: TrainConfig, feed: Feed) -> State:
     return state
 
 
+def _check_kept(run: Path, key: str, asked: str, kept: str) -> None:
+    if asked not in (AUTO, kept):
+        raise BadInput(
+            f"{run} holds a training with {key} {kept}, and run.{key} is {asked!r}; name another --run folder"
+        )
+
+
 #: what may change between two starts of one training without changing what it computes
 _FREE = {
     "run.device",
     "run.precision",
+    "run.channels_last",
     "run.threads",
     "run.loaders",
     "run.checkpoint_every_epochs",
@@ -270,19 +276,18 @@ def _gradients(state: State, batch: Batch, window: tuple[slice, slice], full: bo
     state.optimiser.zero_grad(set_to_none=True)
     sums = np.zeros(len(Losses._fields))
     forward = _forward(state, full)
+    layout = torch.channels_last if state.channels_last else torch.contiguous_format
     for part in _parts(batch, state.accumulate):
         crops = part.crops[:, :, *window].to(device, non_blocking=True)
         masks = part.masks[:, :, *window].to(device, non_blocking=True)
-        image = to_input(crops)
-        if run.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
+        image = to_input(crops).contiguous(memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == BF16):
             logits = forward(image)
         truth = masks.float() if full else functional.avg_pool2d(masks.float(), 4)
         losses = joint_loss(logits, truth, part.mask_known.to(device), state.config.loss)
         share = len(part.crops) / len(batch.crops)
         (losses.total * share).backward()  # type: ignore[no-untyped-call]
-        sums += [float(loss.detach()) * share for loss in losses]
+        sums += torch.stack(losses).detach().double().cpu().numpy() * share  # waits for the device once
     return tuple(float(x) for x in sums)
 
 
@@ -330,8 +335,12 @@ def _window(config: TrainConfig, number: int, steps: int) -> tuple[slice, slice]
 def _follow(state: State, decay: float) -> None:
     # Early on the average would hold mostly the random start; let it follow faster.
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    for mean, value in zip(state.average.state_dict().values(), state.model.state_dict().values(), strict=True):
-        mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
+    pairs = list(zip(state.average.state_dict().values(), state.model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mean for mean, _ in moving], [value for _, value in moving], 1 - decay)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(value)
 
 
 def _batches(pairs: Batches, loaders: int) -> Iterator[Batch]:

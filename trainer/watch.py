@@ -27,12 +27,13 @@ def watch(state: State, validation: Material) -> tuple[dict[str, float], NDArray
     """
     config = state.config
     device = torch.device(config.run.device)
+    layout = torch.channels_last if state.channels_last else torch.contiguous_format
     pairs = min(PAIRS_AT_ONCE, config.run.validation_images // 2)
     batches, model = Batches(validation, pairs, WATCH_SEED), state.average.eval()
     logits, overlaps, grid = [], [], None
     for number in range(max(1, config.run.validation_images // (2 * pairs))):
         batch = batches.batch(number)
-        image = to_input(batch.crops.to(device)).contiguous(memory_format=torch.channels_last)
+        image = to_input(batch.crops.to(device)).contiguous(memory_format=layout)
         out = model(image)
         logits.append(out.class_logit[:, 0].double().cpu().numpy())
         said, true = torch.sigmoid(out.mask_logit[:, 0]).float().cpu().numpy(), batch.masks[:, 0].numpy()

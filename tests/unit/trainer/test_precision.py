@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.precision import choose_precision, native_bf16
+from trainer.precision import choose_channels_last, choose_precision, native_bf16
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,20 @@ def test_what_is_asked_for_is_obeyed_and_auto_takes_what_the_device_has(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native})
     assert choose_precision(asked, "cpu") == taken
+
+
+@pytest.mark.parametrize(
+    ("asked", "width", "precision", "device", "taken"),
+    [
+        ("auto", 64, "fp32", "cpu", False),
+        ("auto", 16, "fp32", "cpu", True),
+        ("auto", 64, "bf16", "cpu", True),
+        ("auto", 64, "fp32", "cuda", True),
+        ("yes", 64, "fp32", "cpu", True),
+        ("no", 16, "bf16", "cuda", False),
+    ],
+)
+def test_channels_lie_side_by_side_where_that_was_measured_to_be_faster(
+    asked: str, width: int, precision: str, device: str, taken: bool
+) -> None:
+    assert choose_channels_last(asked, width, precision, device) is taken

@@ -81,7 +81,7 @@ def test_a_training_keeps_its_precision_wherever_it_goes_on(
     train(settings(precision="auto"), tmp_path / "run", events.append, lambda: True)
     assert [event["precision"] for event in events if event["event"] == "begin"] == ["fp32", "fp32"]
     assert read_checkpoint(tmp_path / "run" / "last.pt")["precision"] == "fp32"
-    with pytest.raises(BadInput, match="holds a training in fp32"):
+    with pytest.raises(BadInput, match="holds a training with precision fp32"):
         train(settings(precision="bf16"), tmp_path / "run")
 
 
