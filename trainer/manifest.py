@@ -119,7 +119,7 @@ class CropSet:
 
     def crop(self, row: int) -> NDArray[np.uint8]:
         """(S, S, 3) uint8 RGB, a copy."""
-        return np.array(self._array(self._shards[row])[self._rows[row]])
+        return np.array(self._one(self._shards[row], row, (CROP_SIDE_PX, CROP_SIDE_PX, 3)))
 
     def mask(self, row: int) -> NDArray[np.bool_] | None:
         """(S, S) bool, True = manipulated; all False for a real, None for a fake whose mask nobody knows."""
@@ -128,7 +128,7 @@ class CropSet:
         if np.isnan(self._mask_areas[row]):
             return None
         name = self._shards[row].replace("crops/", "masks/", 1)
-        return np.unpackbits(np.asarray(self._array(name)[self._rows[row]]), axis=-1).astype(np.bool_)
+        return np.unpackbits(self._one(name, row, (CROP_SIDE_PX, CROP_SIDE_PX // 8)), axis=-1).astype(np.bool_)
 
     @cached_property
     def _shards(self) -> list[str]:
@@ -141,6 +141,15 @@ class CropSet:
     @cached_property
     def _mask_areas(self) -> NDArray[np.float32]:
         return self.column("mask_area").astype(np.float32)
+
+    def _one(self, shard: str, row: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        array, at = self._array(shard), self._rows[row]
+        if array.dtype != np.uint8 or array.shape[1:] != shape or at >= len(array):
+            raise BadInput(
+                f"{self.folder / shard} holds {array.dtype} {array.shape}, expected uint8 (n, {str(shape)[1:]} and a row {at}; "
+                "prepare the data set again"
+            )
+        return np.asarray(array[at])
 
     def _array(self, name: str) -> NDArray[np.uint8]:
         path = self.folder / name
