@@ -40,13 +40,20 @@ def status(home: Home = None) -> None:
     """Scans, how far they are, and the rows that failed, with their errors."""
     from farm.cli.printing import console
     from farm.cli.tables import status_tables
+    from farm.db.models import CardState, WorkState
     from farm.db.results import scan_status
     from farm.db.session import database_errors
+    from farm.jobs.cards import list_cards
 
-    with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
-        scans = scan_status(session)
+    with opened_farm(home) as farm:
+        with database_errors(), farm.sessions() as session:
+            scans = scan_status(session)
+        cards = list_cards(farm)
     for table in status_tables(scans) if scans else ("no scan yet",):
         console().print(table)
+    waiting = sum(scan.infer.get(WorkState.READY, 0) for scan in scans if scan.engine == "vart")
+    if waiting and not any(card.worker and card.state == CardState.READY for card in cards):
+        print(f"{waiting} crop batches wait for a card, and no card takes work: see `farm cards list`")
 
 
 def results(

@@ -72,6 +72,13 @@ def test_a_farm_without_cards_says_so(typed):
     assert typed("cards", "list", "--json")[1].strip() == "[]"
 
 
+def test_status_says_when_batches_wait_for_a_card_and_none_takes_work(typed, rows, tmp_path, card, farm):
+    rows.split(rows.videos(rows.submit(tmp_path / "in", {"one.mp4": b"one"}, engine="vart"))[0], batches=3)
+    assert "wait for a card" not in typed("status")[1]
+    cards.drain(farm, BDF, "new fans")
+    assert "3 crop batches wait for a card, and no card takes work: see `farm cards list`" in typed("status")[1]
+
+
 def test_drain_and_resume_say_what_became_of_the_card(typed, card):
     code, shown, _ = typed("cards", "drain", "3b:00.1", "--why", "new fans")
     assert (code, shown) == (0, f"card rack-1/{BDF} is drained (new fans); its worker obeys within seconds\n")

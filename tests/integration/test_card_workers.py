@@ -8,26 +8,31 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from card_stand_in import FOLDER, known_network, write_xmodel
 from farm_rows import Rows
 
 from farm.db.models import CardState
-from farm.embedded import EXIT_CANNOT_START
+from farm.embedded import EXIT_CANNOT_START, EmbeddedFarm
+from farm.errors import EngineMissing
 from farm.jobs import cards
 from farm.jobs.dispatch import Dispatcher
+from farm.jobs.models import register_model
 from farm.jobs.progress import wait
 from farm.queue import Doorbell, infer_queue, make_app
+from workers.resources import Engines
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ROOT = Path(__file__).parents[2]
 CARD, OTHER = "0000:3b:00.1", "0000:5e:00.1"
 BEAT_SECONDS = 0.2
@@ -35,6 +40,12 @@ DEADLINE_SECONDS = 2.0
 """Of a job on the card: silence for so long counts as a hang."""
 OBEYED_WITHIN_SECONDS = 5.0
 """For a beat and what is under way; on an idle machine it takes a tenth of this."""
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """What cards do in SQL is tested on either database in jobs/test_cards.py."""
+    return f"sqlite:///{tmp_path / 'farm.db'}"
 
 
 class Rack:
@@ -249,14 +260,69 @@ def test_a_card_that_answers_wrongly_is_quarantined_and_costs_no_batch_an_attemp
         )
 
 
+def test_a_card_takes_another_model_once_what_it_computes_is_done(farm, stand_in_card, vart_model) -> None:
+    ids = []
+    for version in ("1", "2"):
+        weights, card = vart_model(version=version)
+        weights.with_suffix(".json").write_text(card.to_json())
+        ids.append(register_model(farm, weights.with_suffix(".json")))
+    engines, pixels = Engines(farm), np.zeros((2, 224, 224, 3), np.uint8)
+    swapped: list[str] = []
+
+    def other() -> None:
+        with engines.using("vart", ids[1]) as opened:
+            swapped.append(opened.card.version)
+            opened.engine.predict(pixels)
+
+    with engines.using("vart", ids[0]) as opened:
+        thread = threading.Thread(target=other)
+        thread.start()
+        time.sleep(0.2)
+        assert not swapped
+        opened.engine.predict(pixels)
+    thread.join(60)
+    with engines.using("vart", ids[0]) as opened:
+        opened.engine.predict(pixels)
+    engines.close()
+    assert swapped == ["2"]
+    assert len(stand_in_card.journal("start")) == len(stand_in_card.journal("end")) == 3
+
+
+def test_an_embedded_scan_ends_with_the_reason_where_its_card_is_quarantined(
+    vart, stand_in_card, tmp_path, card_path
+) -> None:
+    stand_in_card.behave(rate=150, lives=[{"same_at": 6}])
+    home = tmp_path / "home"
+    with EmbeddedFarm(home, split_workers=1, vart_device=CARD, **vart) as embedded:
+        rows = Rows(embedded.farm)
+        scan_id = rows.submit(tmp_path / "in", {"one.mp4": b"one"})
+        rows.split(rows.videos(scan_id)[0], batches=20, crops=8)
+        with pytest.raises(EngineMissing, match=f"card {CARD} is quarantined"):
+            embedded.wait(scan_id)
+    with EmbeddedFarm(home, split_workers=1, vart_device=CARD, **vart) as embedded:
+        with pytest.raises(EngineMissing, match=f"card {CARD} is quarantined: see `farm cards list`"):
+            embedded.wait(scan_id)
+        assert {(row.state, row.attempts) for row in Rows(embedded.farm).batches(scan_id)} <= {
+            ("done", 1),
+            ("ready", 0),
+        }
+
+
 def test_every_card_has_a_worker_through_kills_pulls_and_plugs(rack, stand_in_host, say) -> None:
     stand_in_host.plug("0000:3b:00")
     with rack(simulated_crops_per_second=40.0, card_stop_seconds=20.0) as here:
         scan_id = here.scan(batches=90)
-        supervisor = here.start("workers.cards", "supervise", "--engine", "simulated", card="")
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        supervisor = here.start("workers.cards", "supervise", "--engine", "simulated", card="", metrics_port=port)
         here.until(lambda: here.done(scan_id) > 0)
         stand_in_host.plug("0000:5e:00")
         here.until(lambda: here.state(OTHER) == CardState.READY)
+
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            told = answer.read().decode()
+        assert all(re.search(rf'farm_card_worker_up{{bdf="{bdf}",.*}} 1.0', told) for bdf in (CARD, OTHER))
 
         first = pid_of(here, CARD)
         os.kill(first, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Stands in for the vendor's `vart`. Each behaviour mirrors a fact that was read in the vendor's sources or seen on cards:
 
-- `create_runner` with another mode than "run", without XLNX_VART_FIRMWARE, on no DPU subgraph, or without a card aborts.
+- `create_runner` with another mode than "run", without XLNX_VART_FIRMWARE or its file, on no DPU subgraph, or without a card aborts.
 - `execute_async` pairs arrays with tensors by position, looks at no size and no stride, and aborts on other types than int8;
   it returns (job number, status) and leaves the arrays to the card until the wait: they are read and written at the wait.
 - `wait` holds the interpreter's lock (a C sleep that does not release it), has no timeout, and is for once per job.
@@ -80,6 +80,8 @@ class Runner:
             abort("unknown mode " + mode)
         if not os.environ.get("XLNX_VART_FIRMWARE"):
             abort("XLNX_VART_FIRMWARE is not set")
+        if not Path(os.environ["XLNX_VART_FIRMWARE"]).is_file():
+            abort("cannot open " + os.environ["XLNX_VART_FIRMWARE"])
         if not subgraph.has_attr("device") or subgraph.get_attr("device") != "DPU":
             abort("not a DPU subgraph")
         if settings().get("no_card"):

@@ -112,7 +112,7 @@ class CardWatch:
             self._open_first()
             state = self._beat()
         else:
-            log.warning("card %s is %s: its worker waits to be resumed (`farm cards resume`)", here.bdf, state)
+            self._wait_to_be_resumed(state)
         self._obey(state)
         self._thread.start()
         if is_address(here.bdf):
@@ -129,6 +129,13 @@ class CardWatch:
             cards.leave(self._farm, self._card_id, self._station.node)
         except Retryable as error:
             log.warning("the end of card %s's worker is not on record: %s", self._station.bdf, error)
+
+    def _wait_to_be_resumed(self, state: CardState) -> None:
+        """Say that the card may not work now. Raises EngineMissing where nobody would wait for that."""
+        why = f"card {self._station.bdf} is {state}: see `farm cards list`, and `farm cards resume` it"
+        if not self._patient and state is not CardState.HOT:
+            raise EngineMissing(why)
+        log.warning("%s", why)
 
     def _open_first(self) -> None:
         try:

@@ -38,6 +38,7 @@ ABORTS = {
     "another mode": "vart.Runner.create_runner(dpu, 'sim')",
     "a host subgraph": "vart.Runner.create_runner(graph.get_root_subgraph().toposort_child_subgraph()[0], 'run')",
     "no firmware": "del os.environ['XLNX_VART_FIRMWARE']; vart.Runner.create_runner(dpu, 'run')",
+    "a firmware that is not there": "os.environ['XLNX_VART_FIRMWARE'] = 'gone.xclbin'; vart.Runner.create_runner(dpu, 'run')",
     "a second wait": "job = runner.execute_async([one], pair); runner.wait(job); runner.wait(job)",
     "a graph freed before its runner": "del dpu; del graph",
     "a runner freed with a job in flight": "runner.execute_async([one], pair); del runner, run",
@@ -63,6 +64,7 @@ print(json.dumps(ends))
 
 def run(folder: Path, *code: str) -> subprocess.CompletedProcess[str]:
     weights, _ = write_xmodel(folder, known_network(), batch=4)
+    (folder / "x").touch()
     environment = {"XLNX_VART_FIRMWARE": "x", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [python(), "-c", OPEN + code[0], str(FOLDER), str(weights), *code[1:]]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
