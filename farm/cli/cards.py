@@ -27,7 +27,7 @@ CardName = Annotated[
 @cards.command("list", epilog=EXIT_CODES)
 def list_them(home: Home = None, as_json: AsJson = False) -> None:
     """Every card that a worker has driven: how warm, in which state and why, by whom driven, crops done."""
-    from farm.cli.printing import console, table
+    from farm.cli.printing import console, printable, table
     from farm.jobs.cards import list_cards
 
     with opened_farm(home) as farm:
@@ -35,8 +35,11 @@ def list_them(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(card) for card in found]))
     elif found:
-        columns = ("card", "serial", "shell", "C", "W", "state", "worker", "last canary", "crops", "losses", "why")
+        columns = ("card", "serial", "shell", "C", "W", "state", "worker", "last canary", "crops")
         console().print(table(None, columns, (_line(card) for card in found)))
+        for card in found:
+            if card.reason:
+                print(f"{card.host}/{card.bdf} is {card.state}: {printable(card.reason)}")
     else:
         print("no card yet: a card is listed once its worker started", file=sys.stderr)
 
@@ -44,8 +47,8 @@ def list_them(home: Home = None, as_json: AsJson = False) -> None:
 def _line(card: CardStatus) -> tuple[object, ...]:
     canary = None if card.canary_at is None else f"{datetime.fromtimestamp(card.canary_at, UTC):%Y-%m-%d %H:%M:%S}"
     warm, power = (None if value is None else f"{value:g}" for value in (card.celsius, card.watts))
-    figures = (card.serial, card.shell, warm, power, card.state, card.worker, canary, card.crops_done, card.losses)
-    return (f"{card.host}/{card.bdf}", *figures, card.reason or "")
+    figures = (card.serial, card.shell, warm, power, card.state, card.worker, canary, card.crops_done)
+    return (f"{card.host}/{card.bdf}", *figures)
 
 
 @cards.command(epilog=EXIT_CODES)

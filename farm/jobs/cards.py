@@ -3,7 +3,7 @@
     ready -> hot -> ready                 by its temperature, with a gap between the two thresholds
     ready | hot -> drained -> ready       by hand
     any -> quarantined -> ready           by its worker; back by hand alone
-    any -> gone -> ready                  by its host's bus; back when a worker finds it again
+    ready | hot -> gone -> ready          by its host's bus; back when a worker finds it again
 
 Knows no runtime, no bus and no process.
 """
@@ -131,11 +131,11 @@ def quarantine(farm: Farm, card_id: int, why: str) -> None:
 
 
 def mark_gone(farm: Farm, host: str, bdf: str, why: str) -> None:
-    """Note that the card left its host's bus."""
+    """Note that the card left its host's bus. One that may not work stays so, whatever bus it comes back to."""
     with farm.write() as connection:
         row = connection.execute(select(CARDS.c.id).where(CARDS.c.host == host, CARDS.c.bdf == bdf)).one_or_none()
         if row is not None:
-            _move(connection, row.id, CardState.GONE, why, of=tuple(CardState))
+            _move(connection, row.id, CardState.GONE, why, of=(CardState.READY, CardState.HOT))
 
 
 def drain(farm: Farm, named: str, why: str) -> CardStatus:

@@ -48,11 +48,13 @@ def card(farm):
     return card_id
 
 
-def test_list_shows_how_every_card_is(typed, card):
+def test_list_shows_how_every_card_is(typed, card, farm):
     code, shown, _ = typed("cards", "list")
     assert code == 0
     for word in (f"rack-1/{BDF}", "XFL1RT5PHT31", "61", "74.25", "ready", "640"):
         assert word in shown
+    cards.quarantine(farm, card, "it answers wrongly: reset it")
+    assert f"rack-1/{BDF} is quarantined: it answers wrongly: reset it" in typed("cards", "list")[1]
     code, shown, _ = typed("cards", "list", "--json")
     [told] = json.loads(shown)
     assert (told["bdf"], told["celsius"], told["watts"], told["crops_done"], told["losses"]) == (

@@ -174,10 +174,12 @@ def test_a_cpu_worker_leaves_a_cards_batches_and_a_drained_or_hot_card_leaves_th
         here.until(lambda: here.card(CARD).crops_done == 480, OBEYED_WITHIN_SECONDS)
         assert (here.card(CARD).serial, here.card(CARD).watts) == ("XFL1", None)
         assert here.card(CARD).worker.startswith(f"vck5000-{CARD}@")
-        for process in (worker, cpu):
-            process.terminate()
-        assert [worker.wait(30), cpu.wait(30)] == [0, 0]
-        assert here.card(CARD).worker is None
+        stand_in_host.pull()
+        assert worker.wait(60) == EXIT_CANNOT_START
+        assert f"worker cannot start: card {CARD} vanished from the PCI bus" in here.log.read_text()
+        assert (here.card(CARD).state, here.card(CARD).worker) == (CardState.GONE, None)
+        cpu.terminate()
+        assert cpu.wait(30) == 0
         say(
             f"drained {obeyed:.2f} s after the word, at work again {resumed:.2f} s after it, hot seen after {hot:.2f} s; 60 batches once"
         )

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from farm.contracts import ENGINE_NAMES, ModelCard
+from farm.db.models import CardState
 from farm.embedded import CANNOT_START, EXIT_CANNOT_START
 from farm.errors import FarmError, Fatal
 from farm.farm import Farm
@@ -88,14 +89,16 @@ def told(bdf: str, check: Check, *, quiet: bool) -> list[Step]:
 
 
 def farm_parts(chosen: Settings, stack: ExitStack) -> tuple[dict[str, CardStatus], Callable[[], Model] | None]:
-    """Which cards of this host are driven now, and how the model is found. A card can be checked before there is a farm."""
+    """Which cards of this host a worker has open, and how the model is found. A card can be checked before there is a farm."""
     path = Path(chosen.model)
     at_path = (lambda: from_path(path)) if path.suffix == ".json" else None
     if not chosen.database_url:
         return {}, at_path
     farm = Farm.open(chosen)
     stack.callback(farm.close)
-    driven = {card.bdf: card for card in list_cards(farm, socket.gethostname()) if card.worker}
+    # a worker gives a card back that is drained or quarantined: it can be tried
+    has_it = (CardState.READY, CardState.HOT)
+    driven = {card.bdf: card for card in list_cards(farm, socket.gethostname()) if card.worker and card.state in has_it}
 
     def registered() -> Model:
         model = load_model(farm, find_model(farm, chosen.model))

@@ -57,7 +57,7 @@ class Check:
         driven: CardStatus | None = None,
         find_weights: Callable[[], Model] | None = None,
     ) -> None:
-        """`driven` is the card's row where a worker drives it now; `find_weights` finds the model that the settings name."""
+        """`driven` is the card's row where a worker has it open now; `find_weights` finds the model that the settings name."""
         self._chosen, self._bdf, self._driven = chosen, bdf, driven
         self._find_weights = find_weights
         self._card: FoundCard | None = None
@@ -235,10 +235,6 @@ class Check:
 
     def _canary(self) -> str:
         if self._driven is not None:
-            if self._driven.state == "quarantined":
-                raise Failed(
-                    self._driven.reason or "quarantined", "reset the card (xbutil reset), then `farm cards resume` it"
-                )
             if self._driven.canary_at is None:
                 raise Failed("its worker has not told of an answer yet", "look at the worker's log")
             return f"answered to worker {self._driven.worker}"

@@ -119,6 +119,13 @@ def test_a_card_that_was_gone_is_ready_when_a_worker_finds_it_again(farm):
     assert state(farm) == [("ready", None)]
 
 
+def test_a_quarantined_card_that_falls_off_the_bus_is_quarantined_when_it_comes_back(farm):
+    cards.quarantine(farm, enlist(farm), "wrong answers")
+    cards.mark_gone(farm, "rack-1", BDF, "it left the bus")
+    enlist(farm)
+    assert state(farm) == [("quarantined", "wrong answers")]
+
+
 def test_old_samples_are_dropped(impatient):
     farm = impatient(card_samples_kept_seconds=3600.0)
     card_id, other = enlist(farm), enlist(farm, "rack-2")

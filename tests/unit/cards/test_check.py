@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from card_stand_in import FOLDER, StandInCard, known_network, write_xmodel
 from host_stand_in import StandInHost
 
+from farm.jobs.cards import CardStatus
 from farm.settings import Settings, settings
 from workers.cards.check import XCLBIN_MAGIC, Check, Step
 
@@ -157,6 +159,24 @@ def test_a_model_or_card_that_is_wrong_stops_the_walk(
     last = walk(ready, tmp_path, monkeypatch, **model)[-1]
     assert (last.name, last.ok) == (name, False)
     assert said in last.said
+
+
+def driven(**changes: Any) -> CardStatus:
+    """The row of a card that a worker has open."""
+    told = {field.name: None for field in fields(CardStatus)}
+    told |= {"host": "rack-1", "bdf": BDF, "state": "ready", "worker": f"vck5000-{BDF}@rack-1", "canary_at": 1.0}
+    return CardStatus(**told | changes)
+
+
+@pytest.mark.parametrize(("canary_at", "ok"), [(1.0, True), (None, False)])
+def test_a_card_that_a_worker_has_open_is_left_to_it_and_its_answers_are_told(
+    ready, stand_in_card, tmp_path, canary_at, ok
+) -> None:
+    found = write_xmodel(tmp_path, known_network())
+    steps = list(Check(Settings(**ready), BDF, driven=driven(canary_at=canary_at), find_weights=lambda: found).walk())
+    assert [step.name for step in steps] == STEPS
+    assert (steps[-1].ok, f"vck5000-{BDF}@rack-1" in steps[-2].said) == (ok, True)
+    assert stand_in_card.journal("start") == []
 
 
 def test_a_card_that_another_process_drives_is_told_with_its_holder(
