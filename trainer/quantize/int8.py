@@ -85,12 +85,11 @@ def quantize(
 ) -> tuple[Path, Report]:
     """Write int8 weights and their card into `int8/` beside the model's; the card's path and what was measured.
 
-    Raises EngineMissing, and BadModel where a figure falls by more than a point; nothing is written then.
+    Raises EngineMissing, BadInput for weights that are int8 already, and BadModel where a figure falls by more than a point; nothing
+    is written then.
     """
     chosen = BACKENDS[backend]
-    card = ModelCard.load(card_path)
-    weights = card_path.with_name(card.weights)
-    check_weights(weights, card)
+    weights, card = float_weights(card_path)
     made = chosen.make(weights, card, given.calibration)
     folder, stem = card_path.parent / "int8", weights.stem + chosen.suffix
     full = evaluated(open_scorer(str(card_path), "onnx", threads), given)
@@ -100,6 +99,16 @@ def quantize(
     report.check(card.name, allow_drop=allow_drop)
     kept = int8_card(card, made, stem + made.suffix, chosen.suffix, given, report)
     return _write(folder, stem, made.content, kept), report
+
+
+def float_weights(card_path: Path) -> tuple[Path, ModelCard]:
+    """The weights that a card describes, and the card. Raises BadModel, and BadInput for int8 ones."""
+    card = ModelCard.load(card_path)
+    if QUANTIZED_FROM in card.training:
+        raise BadInput(f"{card_path} is the card of int8 weights: name that of the float ones they were made from")
+    weights = card_path.with_name(card.weights)
+    check_weights(weights, card)
+    return weights, card
 
 
 def int8_card(

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from farm.contracts import CROP_SIDE_PX, ModelCard
 from farm.errors import BadInput, BadModel, EngineMissing
-from trainer.quantize.int8 import Material, evaluated, int8_card
+from trainer.quantize.int8 import Material, evaluated, float_weights, int8_card
 from trainer.quantize.layers import read_onnx
 from trainer.quantize.made import Made
 from trainer.quantize.report import Report, compared
 from trainer.scoring import Scorer, open_scorer
 from trainer.vendor import nndct_quantize as script
 from workers.engines.base import mask_cut, predictions
-from workers.engines.weights import check_weights
 
 XMODEL = f"{script.RESULT}/UYNet_int.xmodel"
 LAST_LINES = 12
@@ -53,9 +52,7 @@ def quantize(
     crops, EngineMissing, with the commands to run elsewhere, where `vendor` names no interpreter, and BadModel where the vendor's
     tool fails or a figure falls by more than a point.
     """
-    card = ModelCard.load(card_path)
-    weights = card_path.with_name(card.weights)
-    check_weights(weights, card)
+    weights, card = float_weights(card_path)
     held = np.stack([given.held.crop(int(row)) for row in given.rows])
     key = _write(folder, weights, card, given.calibration, held)
     if not _answered(folder, key):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,7 @@ def make(weights: Path, card: ModelCard, crops: NDArray[np.uint8]) -> Made:
     except ImportError as error:
         raise EngineMissing(f"quantizing needs onnx and ONNX Runtime ({error}): run `make install-trainer`") from error
     graph = onnx.load(weights)
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quietly():
         out = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             graph,
@@ -60,6 +60,18 @@ def make(weights: Path, card: ModelCard, crops: NDArray[np.uint8]) -> Made:
         return Made(
             out.read_bytes(), ".onnx", f"onnxruntime {onnxruntime.__version__}, U8S8, 7-bit weights per channel"
         )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The quantizer advises on preparing graphs, which those of `trainer export` do not need, by the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def _pointwise(graph: object) -> list[str]:

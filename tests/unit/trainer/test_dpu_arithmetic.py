@@ -17,10 +17,10 @@ from unit.trainer.drawn_faces import patches as crops
 from farm.contracts import ModelCard
 from farm.errors import BadModel
 from trainer.quantize import dpu_backend
-from trainer.quantize.bias_correction import dpu_bias
+from trainer.quantize.bias_correction import BiasCorrection, dpu_bias
 from trainer.quantize.dpu_network import MEANS, DpuArithmetic, DpuLayer, DpuNetwork
-from trainer.quantize.fix_points import Votes, best_fix_point, half_away, half_up, without_saturation
-from trainer.quantize.layers import CONCAT, CONV, MAX, MEAN, RAISE, read_onnx
+from trainer.quantize.fix_points import Votes, best_fix_point, half_away, half_up, quantized_weights, without_saturation
+from trainer.quantize.layers import CONCAT, CONV, MAX, MEAN, RAISE, FloatNetwork, Layer, read_onnx
 
 CARD = model_card(
     weights="tiny.onnx", input_name="image", mask_output="mask_logit", input_scale=1 / 64, input_offset=-2.0
@@ -159,6 +159,23 @@ def test_the_most_frequent_fix_point_wins_and_the_lower_of_two() -> None:
 def test_a_bias_is_int8_at_a_fix_point_of_its_own() -> None:
     assert dpu_bias(np.array([1.0, -0.504]), 14).tolist() == [64 << 8, -32 << 8]
     assert dpu_bias(np.array([1.0, -0.504]), 3).tolist() == [8, -4]
+
+
+def test_what_rounding_a_kernel_takes_away_on_average_its_bias_gives_back() -> None:
+    kernel = np.array([0.1, 0.1, 1.0], np.float32).reshape(1, 1, 3, 1)
+    full = FloatNetwork(
+        (Layer("out", CONV, ("input",), 1),), {"out": kernel}, {"out": np.zeros(1, np.float32)}, "out", "out"
+    )
+    coarse = {"out": quantized_weights(kernel, 2)}  # 0, 0, 4: a fifth of the sum is gone
+    layer = DpuLayer("out", CONV, ("input",), 1, False, fix_point=4, weight_fix_point=2)
+    network = DpuNetwork((layer,), coarse, {"out": np.zeros(1, np.int32)}, 6, "out", "out")
+    pixels = np.random.default_rng(0).integers(40, 100, (4, 6, 6, 3)).astype(np.int8)
+    correction = BiasCorrection(full, network)
+    correction.look(pixels)
+    wanted = (pixels * kernel.ravel()).sum(axis=-1).mean() * 2.0**-6
+    before, after = (DpuArithmetic(one).run(pixels)[1].mean() * 2.0**-4 for one in (network, correction.corrected()))
+    assert abs(before - wanted) > 0.2
+    assert abs(after - wanted) < 0.01
 
 
 def test_an_operator_that_no_dpu_has_is_named(tmp_path: Path) -> None:

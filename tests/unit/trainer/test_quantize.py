@@ -6,9 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -167,20 +165,36 @@ def test_the_vendors_quantizer_wants_100_to_1000_crops(card: Path, aligned: Path
     ("words", "told"),
     [
         (["--quant_mode", "test", "--device", "cpu"], "run --quant_mode calib first"),
-        (["--quant_mode", "calib"], "required: --device"),
-        (["--quant_mode", "calib", "--device", "cpu"], "has no pytorch_nndct"),
+        (["--quant-mode", "calib", "--device", "cpu"], "has no pytorch_nndct"),
+        (["--quant_mode", "calib", "--device", "cuda:0"], "no CUDA device is here"),
     ],
-    ids=["test before calib", "no device", "no pytorch_nndct"],
+    ids=["test before calib", "no pytorch_nndct", "no CUDA"],
 )
-def test_the_script_tells_what_it_lacks(words: list[str], told: str, card: Path, aligned: Path, tmp_path: Path) -> None:
+def test_the_script_tells_what_it_lacks(
+    words: list[str], told: str, card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(EngineMissing):
         nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(""))
-    script = tmp_path / "out" / "nndct_quantize.py"
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, *words], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode and told in done.stderr
+    monkeypatch.setattr(sys, "argv", ["nndct_quantize.py", *words, "--folder", str(tmp_path / "out")])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=told):
+        nndct_quantize.main()
+
+
+def test_the_script_chooses_no_device_silently(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nndct_quantize.py", "--quant_mode", "calib"])
+    with pytest.raises(SystemExit):
+        nndct_quantize.main()
+    assert "required: --device" in capsys.readouterr().err
+
+
+def test_int8_weights_are_not_quantized_again(card: Path, aligned: Path) -> None:
+    int8_card = dataclasses.replace(ModelCard.load(card), training={"quantized_from": "0" * 64})
+    card.write_text(int8_card.to_json())
+    with pytest.raises(BadInput, match="is the card of int8 weights"):
+        int8.quantize(card, given(aligned), "nncf")
 
 
 @pytest.mark.parametrize("module", [nndct_quantize, describe_xmodel])
