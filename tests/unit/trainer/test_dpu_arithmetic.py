@@ -108,12 +108,12 @@ def test_a_7x7_average_is_21_of_1024_of_the_sum_rounded_half_up() -> None:
     factor, shift = MEANS[7]
     layers = (
         DpuLayer("pool", MAX, ("input",), 2, False, 4),
-        DpuLayer("mean", MEAN, ("pool",), 7, False, 3, factor=factor, shift=shift),
+        DpuLayer("mean", MEAN, ("pool",), 7, False, 4, factor=factor, shift=shift),
     )
-    pixels = np.random.default_rng(2).integers(-128, 128, (1, 14, 14, 1)).astype(np.int8)
+    pixels = np.random.default_rng(2).integers(-128, 128, (20, 14, 14, 1)).astype(np.int8)
     network = DpuNetwork(layers, {}, {}, 4, "mean", "mean")
-    pooled = pixels[0, :, :, 0].reshape(7, 2, 7, 2).max(axis=(1, 3)).astype(int)
-    assert DpuArithmetic(network).run(pixels)[0].tolist() == [(int(pooled.sum()) * 21 + 1024) >> 11]
+    sums = pixels.reshape(20, 7, 2, 7, 2).max(axis=(2, 4)).sum(axis=(1, 2), dtype=int)
+    assert DpuArithmetic(network).run(pixels)[0].tolist() == [(int(one) * 21 + 512) >> 10 for one in sums]
     assert_same(network, pixels)
 
 
