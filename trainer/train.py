@@ -203,12 +203,13 @@ def _finish_epoch(
             **figures,
         }
     )
-    names = [LAST]
+    names = []
     if seen["validation/frame_auc"] > state.best:
         state.best, state.best_epoch = seen["validation/frame_auc"], epoch
         names.append(BEST)
     if epoch % state.config.run.checkpoint_every_epochs == 0:
         names.append(f"epoch-{epoch:04d}.pt")
+    names.append(LAST)  # after the others: what it says of the best must be there for whoever goes on from it
     _keep(state, run, names, epoch, tell)
 
 

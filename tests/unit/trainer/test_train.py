@@ -15,7 +15,7 @@ import torch
 
 from farm.errors import BadInput, BadModel
 from trainer import train as training
-from trainer.checkpoint import State, begin, read_checkpoint
+from trainer.checkpoint import State, begin, read_checkpoint, save
 from trainer.config import Loss, TrainConfig
 from trainer.dataset import Batch, Batches
 from trainer.feed import open_feed
@@ -150,6 +150,26 @@ def test_rows_without_a_known_mask_carry_no_mask_loss() -> None:
 def test_checkpoints_every_two_epochs_best_and_last(settings: Settings, tmp_path: Path) -> None:
     train(settings(), tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"last.pt", "best.pt", "epoch-0002.pt", "log.jsonl"}
+
+
+def test_a_run_that_dies_between_two_checkpoints_of_an_epoch_still_has_the_best_that_its_last_one_speaks_of(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def dies(state: State, path: Path) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        save(state, path)
+
+    monkeypatch.setattr(training, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(), tmp_path / "run")
+    monkeypatch.undo()
+    assert written == ["best.pt"]
+    state = train(settings(), tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["best"] == state.best
 
 
 def test_no_number_for_a_loss_fails_and_the_last_checkpoint_stays(
