@@ -93,14 +93,18 @@ def record_scores(farm: Farm, lease: Lease, scored: Scored, card: ModelCard) -> 
     Raises LeaseLost, and then nothing was stored.
     """
     crops = len(scored.crops)
+    # made before the transaction begins: on SQLite everybody who writes waits for its end
+    scores = _score_rows(lease.row_id, scored, card)
+    tracks = _track_rows(scores)
     with farm.write() as connection:
         stored = {"masks_at": scored.mask_key, "by_what": scored.scored_by}
         batch = _first(connection, _END_BATCH, lease, stored)
         counts = {"video": batch["scan_video_id"], "done": 1, "failed": 0, "new_crops": crops}
         video = connection.execute(_COUNT_BATCH, counts).mappings().one()
-        scores = _score_rows(lease.row_id, video["id"], scored, card)
+        for row in (*scores, *tracks):
+            row["scan_video_id"] = video["id"]
         connection.execute(_ADD_SCORES, scores)
-        connection.execute(_add_to_tracks(connection.dialect.name), _track_rows(video["id"], scores))
+        connection.execute(_add_to_tracks(connection.dialect.name), tracks)
         connection.execute(_COUNT_SCORED, {"scan": video["scan_id"], "new_crops": crops})
         return settle(connection, video, card)
 
@@ -146,12 +150,12 @@ def _add_batches(farm: Farm, connection: Connection, lease: Lease, batches: Sequ
         connection.execute(_COUNT_FOUND, {"scan": video["scan_id"], "new_crops": new})
 
 
-def _score_rows(batch_id: int, scan_video_id: int, scored: Scored, card: ModelCard) -> list[dict[str, Any]]:
+def _score_rows(batch_id: int, scored: Scored, card: ModelCard) -> list[dict[str, Any]]:
+    """A row per crop; which video it is of is known later."""
     logits, areas = scored.predictions.logits.tolist(), scored.predictions.mask_area.tolist()
     return [
         {
             "crop_batch_id": batch_id,
-            "scan_video_id": scan_video_id,
             "row": row,
             "track": crop.track,
             "frame_index": crop.frame.index,
@@ -173,14 +177,13 @@ def _score_rows(batch_id: int, scan_video_id: int, scored: Scored, card: ModelCa
     ]
 
 
-def _track_rows(scan_video_id: int, scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _track_rows(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the batch's score rows add to its tracks, in order of track so that two recorders cannot deadlock."""
     of_track: dict[int, list[dict[str, Any]]] = {}
     for score in scores:
         of_track.setdefault(score["track"], []).append(score)
     return [
         {
-            "scan_video_id": scan_video_id,
             "track": track,
             "crops": len(mine),
             "logit_sum": math.fsum(score["logit"] for score in mine),
