@@ -3,7 +3,8 @@
     python -m bench.loader --data DIR [--kinds self,donor,pair] [--width 16] [--device cpu] [--batches 12]
 
 DIR is a set made by `trainer prepare`. Ends with one line of JSON: CPU-ms per pair by kind, pairs/s by number of processes, pairs/s that
-the training step takes (bf16, full side, one CPU thread, or the device), and `starves`: whether one process makes fewer than that.
+the training step takes (`trainer.train.step` as configured by default but at the full side, one CPU thread, or the device), and `starves`:
+whether one process makes fewer than that.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from trainer.dataset import Batch, Batches, Material, Source, to_input
+from trainer.checkpoint import begin
+from trainer.config import TrainConfig
+from trainer.dataset import Batch, Batches, Material, Source
 from trainer.manifest import CropSet
-from trainer.model import UYNet
+from trainer.train import step
 from trainer.twins import draw_row, make_pair
 
 PAIRS = 16
 LOADERS = (1, 2)
 WARM_UP = 3
+STEPS = 1_000_000
+"""Of the training that the measured steps are taken to belong to."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -97,24 +101,15 @@ def loader_rate(batches: Batches, loaders: int, count: int) -> float:
 
 
 def step_rate(width: int, device: str, batch: Batch, count: int) -> float:
-    """Pairs per second that a training step takes: both heads at the full side, backward, AdamW."""
-    model = UYNet(width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters())
-    crops, masks = batch.crops.to(device), batch.masks.to(device).float()
-    labels = torch.arange(len(crops), device=device) >= len(crops) // 2
+    """Pairs per second that a training step takes at the full side, with the full mask in as many steps as a training has them."""
+    run = {"device": device, "pairs": PAIRS, "window_share": 0.0}
+    state = begin(TrainConfig.from_values({"width": width, "data": [{"manifest": "none is read"}], "run": run}))
     times = []
     for _ in range(WARM_UP + count):
         began = time.monotonic()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            out = model(to_input(crops).contiguous(memory_format=torch.channels_last))
-        loss = functional.binary_cross_entropy_with_logits(out.class_logit[:, 0].float(), labels.float())
-        loss = loss + functional.binary_cross_entropy_with_logits(out.mask_logit.float(), masks)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        float(loss.detach())  # waits for the device
+        step(state, STEPS, batch)  # waits for the device
         times.append(time.monotonic() - began)
-    return PAIRS / float(np.median(times[WARM_UP:]))
+    return PAIRS / float(np.mean(times[WARM_UP:]))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _tensorboard(run: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise EngineMissing(
-            "TensorBoard is not installed: run `make install-trainer`, or set log.tensorboard = false"
+            f"TensorBoard cannot be used ({error}): run `make install-trainer`, or set log.tensorboard = false"
         ) from error
     return SummaryWriter(str(run))
 
@@ -77,7 +77,7 @@ def _wandb(config: TrainConfig, run: Path) -> Any:
         import wandb
     except ImportError as error:
         raise EngineMissing(
-            'Weights & Biases is not installed: `pip install wandb`, or set log.wandb = "off"'
+            f'Weights & Biases cannot be used ({error}): `pip install "wandb>=0.31"`, or set log.wandb = "off"'
         ) from error
     return wandb.init(
         project="deepfake-farm", name=config.name, dir=str(run), mode=config.log.wandb, config=config.to_values()
