@@ -16,13 +16,17 @@ def tell(**event):
 
 def train(config, run):
     wanted = tomllib.loads(pathlib.Path(config).read_text())
-    unknown = set(wanted) - {"epochs", "seconds", "data", "fails_at"}
+    unknown = set(wanted) - {"epochs", "seconds", "data", "fails_at", "run"}
     if unknown:
         print(f"trainer: the config has an unknown key {min(unknown)!r}", file=sys.stderr)
         raise SystemExit(1)
     for data in wanted["data"]:
         assert pathlib.Path(data["manifest"]).read_bytes() == b"rows", data
         assert pathlib.Path(data["manifest"]).parent.name == "faces", data
+    if start := wanted.get("run", {}).get("start_from"):
+        card = json.loads(pathlib.Path(start).read_text())
+        weights = pathlib.Path(start).with_name(card["weights"]).read_bytes()
+        assert hashlib.sha256(weights).hexdigest() == card["sha256"], start
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     last, epochs = pathlib.Path(run, "last.pt"), wanted["epochs"]
@@ -37,7 +41,7 @@ def train(config, run):
         if epoch == wanted.get("fails_at"):
             print("trainer: the loss is no number any more\nlower the learning rate", file=sys.stderr)
             raise SystemExit(1)
-        tell(event="epoch", epoch=epoch, epochs=epochs, images=10 * epoch, loss=1.0 / epoch, begun_at=first)
+        tell(event="epoch", epoch=epoch, epochs=epochs, images=10 * epoch, loss=1.0 / epoch, begun_at=first, started=bool(start))
         for name in ("last.pt", "best.pt"):
             part = pathlib.Path(run, name + ".part")
             part.write_text(f"{epoch} {name}")

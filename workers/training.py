@@ -23,7 +23,7 @@ from farm.errors import BadInput, BadModel, DatabaseAway, StorageAway
 from farm.farm import Farm
 from farm.jobs.claim import Lease, release
 from farm.jobs.hold import Hold
-from farm.jobs.models import register_model, registered_sha256
+from farm.jobs.models import named_model, register_model, registered_sha256
 from farm.jobs.training.datasets import fetch, mirror_dataset
 from farm.jobs.training.record import (
     Epoch,
@@ -34,7 +34,7 @@ from farm.jobs.training.record import (
     record_epoch,
     training_work,
 )
-from farm.jobs.training.submit import resolved_config
+from farm.jobs.training.submit import models_in, resolved_config
 from workers.attempt import patiently
 from workers.trainer_process import TrainerDied, TrainerProcess, event_of
 
@@ -82,7 +82,7 @@ def train_network(farm: Farm, lease: Lease, hold: Hold, tell: Tell) -> str:
 def _train(job: _Job, work: TrainingWork, device: str) -> int:
     """From config and data to a registered network; its id."""
     config = job.run / SUBMITTED
-    config.write_text(resolved_config(work.config, _mirrored(job, work)))
+    config.write_text(resolved_config(work.config, _mirrored(job, work), _fetched_models(job, work)))
     for key, name in ((work.checkpoint_key, "last.pt"), (work.best_key, "best.pt")):
         if key is not None:
             fetch(job.farm.store, key, job.run / name, Path(key).stem.rpartition("-")[2])
@@ -204,6 +204,19 @@ def _mirrored(job: _Job, work: TrainingWork) -> dict[str, Path]:
     for name, digest in work.datasets.items():
         (named / name).symlink_to(mirror_dataset(job.farm.store, digest, cache, partial(_copied, job, name)).absolute())
     return {name: named / name for name in work.datasets}
+
+
+def _fetched_models(job: _Job, work: TrainingWork) -> dict[str, Path]:
+    """Cards of the registered models that the config names, by name@version, each with its weights beside it."""
+    cards = {}
+    for number, wanted in enumerate(models_in(work.config)):
+        model = named_model(job.farm, wanted)
+        folder = job.run / f"model-{number}"
+        folder.mkdir()
+        fetch(job.farm.store, model.object_key, folder / model.card.weights, model.card.sha256)
+        cards[wanted] = folder / "card.json"
+        cards[wanted].write_text(model.card.to_json())
+    return cards
 
 
 def _copied(job: _Job, name: str, done: int, files: int) -> None:

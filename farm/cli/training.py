@@ -42,7 +42,8 @@ def submit(
             "--dataset",
             metavar="DIR | NAME=DIR",
             help="Prepared data set to upload. The config names it as dataset:NAME, such as "
-            '"dataset:NAME/manifest.parquet"; NAME is the folder\'s if left out. Other paths must be ones that workers see.',
+            '"dataset:NAME/manifest.parquet"; NAME is the folder\'s if left out. A start_from names a registered network as '
+            '"model:NAME@VERSION". Other paths must be ones that workers see.',
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="What to call the job. Default: the config's file name.")] = "",

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from model_cards import model_card
+from model_cards import model_card, write_card
 from trainer_stand_in import write_stand_in
 
 from farm.errors import BadInput
 from farm.jobs.dispatch import Dispatcher
-from farm.jobs.models import list_models
+from farm.jobs.models import list_models, register_model
 from farm.jobs.training.datasets import upload_dataset
 from farm.jobs.training.look import training_job
 from farm.jobs.training.submit import cancel_training, resume_training, submit_training
@@ -72,10 +72,11 @@ class Site:
         self.workers.append(worker)
         return worker
 
-    def submit(self, prepared, **config):
+    def submit(self, prepared, start_from="", **config):
         values = {"epochs": 3, "seconds": 0.05, **config}
         text = "\n".join(f"{name} = {value!r}" for name, value in values.items())
         text += '\n[[data]]\nmanifest = "dataset:faces/manifest.parquet"\n'
+        text += f'[run]\nstart_from = "model:{start_from}"\n' if start_from else ""
         digest = upload_dataset(self.farm.store, prepared)
         return submit_training(self.farm, "a job", text, {"faces": digest})
 
@@ -108,6 +109,20 @@ def test_a_job_is_trained_exported_evaluated_and_registered(site, prepared):
         f"training/{job_id}/{n}" for n in ("best", "last", "report/set/evaluation.json")
     ]
     assert json.loads(site.farm.store.get(f"training/{job_id}/report/set/evaluation.json")) == {"auc": 0.5}
+
+
+def test_a_job_begins_with_a_registered_networks_weights_wherever_it_runs(site, prepared, tmp_path):
+    with pytest.raises(BadInput, match="no model 'seen' is registered"):
+        site.submit(prepared, start_from="seen")
+    card = write_card(tmp_path / "seen", "seen", b"weights")
+    register_model(site.farm, card)
+    site.start()
+    job_id = site.submit(prepared, start_from="seen", epochs=1)
+    shutil.rmtree(card.parent)
+    site.until(lambda: site.job(job_id).state not in ("ready", "leased"))
+
+    assert (site.job(job_id).state, site.job(job_id).error) == ("done", None)
+    assert site.epochs(job_id)[0].metrics["started"] is True
 
 
 def test_after_kill_9_another_worker_goes_on_from_the_stored_checkpoint(site, prepared, tmp_path):

@@ -16,21 +16,28 @@ from farm.db.session import db_now
 from farm.errors import BadInput
 from farm.farm import Farm
 from farm.jobs.claim import ENDED
+from farm.jobs.models import named_model
 from farm.jobs.tables import TRAINING_JOBS
 
 DATASET = "dataset:"
 """A string of the config that begins so names an uploaded data set, and maybe a file in it: dataset:NAME or dataset:NAME/split.parquet."""
 
+MODEL = "model:"
+"""`start_from` that begins so names a registered network whose weights the training begins with: model:NAME@VERSION."""
+
 _NAME = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]+\Z")
 _QUOTED = re.compile(r"""(["'])dataset:([A-Za-z0-9._-]+)((?:/[^"'\\\n]*)?)\1""")
+_QUOTED_MODEL = re.compile(r"""(["'])model:([^"'\\\n]+)\1""")
 
 
 def submit_training(farm: Farm, name: str, config: str, datasets: Mapping[str, str]) -> int:
     """Store the job, ready to be trained; its id. `datasets` are digests of uploaded sets by the names that the config uses.
 
-    Raises BadInput where the config is no TOML, or where its data sets and the given ones differ.
+    A `start_from` of model:NAME is stored as model:NAME@VERSION, the one it names now.
+    Raises BadInput where the config is no TOML, where its data sets and the given ones differ, or where no model is called so.
     """
     check_config(config, datasets)
+    config = _QUOTED_MODEL.sub(lambda found: json.dumps(MODEL + named_model(farm, found[2]).named), config)
     values = {"name": name[:200], "config": config, "datasets": dict(datasets), "state": WorkState.READY}
     counts = {"attempts": 0, "ready_at": 0.0, "rung_at": 0.0, "epoch": 0, "images": 0}
     with farm.write() as connection:
@@ -55,18 +62,31 @@ def check_config(config: str, datasets: Mapping[str, Any]) -> None:
         raise BadInput(
             f'no path of the config begins with "{DATASET}{idle[0]}": name the data set there or leave it out'
         )
+    run = parsed.get("run")
+    start = run.get("start_from", "") if isinstance(run, dict) else ""
+    if isinstance(start, str) and start and not start.startswith((MODEL, DATASET)) and not Path(start).is_absolute():
+        raise BadInput(
+            f"run.start_from is {start!r}, which no worker finds: register the card (`farm models register CARD`) and write "
+            f'"{MODEL}NAME@VERSION", or give an absolute path that workers see'
+        )
     if named != {name for _, name, _ in _QUOTED.findall(config)}:
         raise BadInput(
             f'write each {DATASET} path as one plain quoted string, such as "{DATASET}{min(named)}/manifest.parquet"'
         )
 
 
-def resolved_config(config: str, folders: Mapping[str, Path]) -> str:
-    """The config with every dataset:NAME turned into the path of the worker's copy."""
+def models_in(config: str) -> list[str]:
+    """NAME@VERSION of every registered model that the config names."""
+    return [found[2] for found in _QUOTED_MODEL.finditer(config)]
+
+
+def resolved_config(config: str, folders: Mapping[str, Path], cards: Mapping[str, Path]) -> str:
+    """The config with every dataset:NAME and model:NAME@VERSION turned into the path of the worker's copy."""
 
     def path(found: re.Match[str]) -> str:
         return json.dumps(f"{folders[found[2]]}{found[3]}", ensure_ascii=False)
 
+    config = _QUOTED_MODEL.sub(lambda found: json.dumps(str(cards[found[2]]), ensure_ascii=False), config)
     return _QUOTED.sub(lambda found: path(found) if found[2] in folders else found[0], config)
 
 

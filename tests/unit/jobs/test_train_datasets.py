@@ -8,7 +8,7 @@ import pytest
 
 from farm.errors import BadInput, BadObject
 from farm.jobs.training.datasets import mirror_dataset, upload_dataset
-from farm.jobs.training.submit import check_config, dataset_folders, resolved_config
+from farm.jobs.training.submit import check_config, dataset_folders, models_in, resolved_config
 from farm.storage.local import LocalStore
 
 CONFIG = 'w = 2\n[[data]]\nmanifest = "dataset:faces/manifest.parquet"\n[[data]]\nmanifest = "/shared/other"\n'
@@ -73,10 +73,13 @@ def test_a_folder_without_a_manifest_is_refused(store, tmp_path):
 
 
 def test_names_become_the_workers_paths_and_other_paths_stay(tmp_path):
-    resolved = tomllib.loads(resolved_config(CONFIG, {"faces": tmp_path / 'a "b"'}))
+    config = CONFIG + '[run]\nstart_from = "model:seen@1"\n'
+    copies = {"faces": tmp_path / 'a "b"'}
+    resolved = tomllib.loads(resolved_config(config, copies, {"seen@1": tmp_path / "card.json"}))
 
     paths = [each["manifest"] for each in resolved["data"]]
     assert paths == [str(tmp_path / 'a "b"' / "manifest.parquet"), "/shared/other"]
+    assert models_in(config) == ["seen@1"] and resolved["run"]["start_from"] == str(tmp_path / "card.json")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,7 @@ def test_names_become_the_workers_paths_and_other_paths_stay(tmp_path):
         ("a = ", {}, "no TOML"),
         (CONFIG, {}, "no --dataset of that name"),
         (CONFIG, {"faces": "x", "idle": "y"}, "dataset:idle"),
+        (CONFIG + '[run]\nstart_from = "weights/card.json"', {"faces": "x"}, "no worker finds: register the card"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_anything_is_sent(config, datasets, said):
