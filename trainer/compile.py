@@ -69,9 +69,9 @@ class Tools:
 def compile_xmodel(
     card_path: Path, variant: str, out: Path, tools: Tools, compiled: Path | None = None
 ) -> tuple[Path, ModelCard]:
-    """Compile the quantized xmodel of a card into `out`, check and register it; the path of its card, and the card.
+    """Compile the quantized xmodel of a card into `out` and check it; the path of the card written beside it, and the card.
 
-    `compiled`: what vai_c_xir wrote on another machine; it is checked and registered, not made. Raises BadInput, EngineMissing with
+    `compiled`: what vai_c_xir wrote on another machine; it is checked, not made. Raises BadInput, EngineMissing with
     what to run where, and BadModel for a file that is missing, damaged, not quantized or compiled otherwise than asked for.
     """
     if variant not in VARIANTS:
@@ -86,10 +86,10 @@ def compile_xmodel(
     target = out / f"{stem}.xmodel"
     if made.resolve() != target.resolve():
         shutil.copyfile(made, target)
-    registered = compiled_card(card, target, variant, subgraph)
+    made_card = compiled_card(card, target, variant, subgraph)
     path = target.with_suffix(".json")
-    path.write_text(registered.to_json())
-    return path, registered
+    path.write_text(made_card.to_json())
+    return path, made_card
 
 
 def check_quantized(xmodel: Path, card: ModelCard, tools: Tools) -> None:

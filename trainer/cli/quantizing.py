@@ -102,7 +102,7 @@ def compile_verb(
     ] = None,
     compiler: Annotated[str, typer.Option(help="the vendor's compiler")] = "vai_c_xir",
     compiled: Annotated[
-        Path | None, typer.Option(help="check and register what vai_c_xir wrote elsewhere", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="take what vai_c_xir wrote elsewhere", exists=True, dir_okay=False)
     ] = None,
     vendor_python: Annotated[str, typer.Option(help="the interpreter that has xir; default: FARM_VART_PYTHON")] = "",
 ) -> None:
