@@ -79,6 +79,10 @@ def _wandb(config: TrainConfig, run: Path) -> Any:
         raise EngineMissing(
             f'Weights & Biases cannot be used ({error}): `pip install "wandb>=0.31"`, or set log.wandb = "off"'
         ) from error
-    return wandb.init(
+    begun = wandb.init(
         project="deepfake-farm", name=config.name, dir=str(run), mode=config.log.wandb, config=config.to_values()
     )
+    # Else the curves run over calls of `log`, of which an epoch makes two or more.
+    begun.define_metric("images")
+    begun.define_metric("*", step_metric="images")
+    return begun

@@ -19,6 +19,8 @@ from trainer.scoring import Scorer
 
 SHOWN_EACH = 4
 """Crops per kind of example: most wrong fakes, most wrong reals, most surely found fakes."""
+GREY = 128
+"""Of the lines between pictures."""
 
 
 def write_report(
@@ -57,6 +59,8 @@ def _grid(crops: CropSet, rows: NDArray[np.intp], scorer: Scorer) -> str:
     true = [crops.mask(int(row)) for row in rows]
     actual = np.stack([np.full(pixels.shape[1:3], 0.5) if m is None else m for m in true]).astype(np.float32)
     grid = sample_grid(pixels, masks.astype(np.float32), actual)
+    side = len(grid) // len(pixels)
+    grid[:, [side, 2 * side]] = grid[side::side] = GREY  # else black masks run into each other
     _, png = cv2.imencode(".png", grid[:, :, ::-1])
     return base64.b64encode(png.tobytes()).decode()
 
