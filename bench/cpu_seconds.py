@@ -29,8 +29,6 @@ class Counted:
     stdout: str
     #: user and system time of all its processes
     cpu_seconds: float
-    #: peak resident memory of its largest process
-    peak_bytes: int
 
 
 def run_counted(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Counted:
@@ -46,7 +44,7 @@ def run_counted(command: Sequence[str | Path], env: dict[str, str] | None = None
         sys.stdout.write(stdout)
         raise SystemExit(f"{' '.join(str(word) for word in command)} ended with exit code {process.returncode}")
     seconds = max(_waited_for_seconds() - before, watch.seconds())
-    return Counted(stdout, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+    return Counted(stdout, seconds)
 
 
 def family_cpu_seconds() -> float:

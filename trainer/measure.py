@@ -32,11 +32,6 @@ def interval(
     return float(low), float(high)
 
 
-def auc_interval(real: Floats, fake: Floats, groups: Sequence[str]) -> tuple[float, float]:
-    """Interval of the AUC of twins: real[i] and fake[i] belong to groups[i]."""
-    return interval(lambda rows: auc(real[rows], fake[rows]), groups)
-
-
 def iou(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     """Intersection over union of two masks; nan if both are empty."""
     union = np.logical_or(said, true).sum()

@@ -91,15 +91,6 @@ def ship(
         write_report(told, found[one_held.name], one_held.crops, one_held.rows, scorer, report / one_held.name)
     for key, one in found.items():
         metrics[key] = _brief(figures(one, calibration.temperature, calibration.bias, calibration.threshold))
-    training = parts["facts"] | {
-        "origin": origin or "nobody stated whose pictures these are",
-        "config": _without_places(parts["config"]),
-    }
-    training |= {
-        "images_seen": parts["step"] * 2 * parts["config"]["run"]["pairs"],
-        "cpu_seconds": round(parts["cpu_seconds"]),
-        "precision": parts["precision"],
-    }
     notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + EVERY
     notes += tuple(_sentence(one.name, metrics[one.name]) for one in looked_at)
     return export.write_card(
@@ -107,11 +98,23 @@ def ship(
         parts["config"]["width"],
         version or parts["config"]["version"],
         calibration,
-        training,
+        _training_facts(parts, origin),
         metrics,
         notes,
         demonstration=demonstration,
     )
+
+
+def _training_facts(parts: dict[str, Any], origin: str) -> dict[str, Any]:
+    """What the card says of the training of a checkpoint."""
+    facts: dict[str, Any] = parts["facts"]
+    return facts | {
+        "origin": origin or "nobody stated whose pictures these are",
+        "config": _without_places(parts["config"]),
+        "images_seen": parts["step"] * 2 * parts["config"]["run"]["pairs"],
+        "cpu_seconds": round(parts["cpu_seconds"]),
+        "precision": parts["precision"],
+    }
 
 
 def _sentence(name: str, brief: dict[str, Any]) -> str:

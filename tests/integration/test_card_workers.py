@@ -358,16 +358,3 @@ def pid_of(here: Rack, bdf: str) -> int | None:
     ]
     pid = int(started[-1][-2]) if started else None
     return pid if pid and Path(f"/proc/{pid}").exists() else None
-
-
-@pytest.fixture
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Write a line of figures past the capture."""
-    plugins = request.config.pluginmanager
-    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-
-    def write(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{line}")
-
-    return write

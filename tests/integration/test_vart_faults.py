@@ -101,19 +101,6 @@ class Load:
 
 
 @pytest.fixture
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Write a line of figures past the capture."""
-    plugins = request.config.pluginmanager
-    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-
-    def write(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{line}")
-
-    return write
-
-
-@pytest.fixture
 def model(tmp_path: Path):
     return write_xmodel(tmp_path, known_network())
 

@@ -156,7 +156,7 @@ class CardWatch:
                 self._obey(self._beat())
             except FarmError as error:
                 self._complain("watching it", error)
-            except Exception:
+            except Exception:  # a thread that died of it would leave a card unwatched
                 log.exception("the watch of card %s failed for once", self._station.bdf)
 
     def _look_on(self) -> None:
@@ -166,7 +166,7 @@ class CardWatch:
                 self._look()
             except FarmError as error:
                 self._complain("looking at it", error)
-            except Exception:
+            except Exception:  # a thread that died of it would leave a card unwatched
                 log.exception("a look at card %s failed for once", self._station.bdf)
             self._stopped.wait(self._farm.settings.card_sample_seconds)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer import measure
-from trainer.measure import auc, auc_interval, ellipse, iou
+from trainer.measure import Floats, auc, ellipse, interval, iou
 
 
 def test_auc_is_one_half_or_zero_where_it_must_be() -> None:
@@ -16,6 +16,11 @@ def test_auc_is_one_half_or_zero_where_it_must_be() -> None:
 
 def test_auc_counts_a_tie_as_half() -> None:
     assert auc(np.array([1.0, 2.0]), np.array([2.0, 3.0])) == pytest.approx(3.5 / 4)
+
+
+def auc_interval(real: Floats, fake: Floats, groups: list[str]) -> tuple[float, float]:
+    """Of twins: real[i] and fake[i] belong to groups[i]."""
+    return interval(lambda rows: auc(real[rows], fake[rows]), groups)
 
 
 def test_the_interval_holds_the_figure_and_widens_with_fewer_persons() -> None:
