@@ -23,6 +23,12 @@ class BackendName(StrEnum):
     NNDCT = "nndct"
 
 
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="prepared set to calibrate on; default: every second group of people of --manifest", exists=True),
+]
+
+
 @app.command()
 def quantize(
     card: Annotated[Path, typer.Argument(help="model card of the float weights (.json)", exists=True, dir_okay=False)],
@@ -44,12 +50,7 @@ def quantize(
             "--dpu-arithmetic", help="what a VCK5000 would answer, bit for bit, without one; instead of --backend"
         ),
     ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="prepared set to calibrate on; default: every second group of people of --manifest", exists=True
-        ),
-    ] = None,
+    calibration: Calibration = None,
     calibration_crops: Annotated[int, typer.Option(help="crops to calibrate on, at most", min=20, max=1000)] = 300,
     side: Annotated[str, typer.Option(help="train, validation, test: that side of --manifest alone")] = "",
     allow_drop: Annotated[bool, typer.Option("--allow-drop", help="keep weights that cost more than a point")] = False,
