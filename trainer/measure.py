@@ -20,12 +20,14 @@ def auc(real: Floats, fake: Floats) -> float:
 def interval(
     figure: Callable[[NDArray[np.intp]], float], groups: Sequence[str], rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a figure of rows, whole groups (persons) drawn at a time; nan where nothing can be drawn.
+    """The 95 % bootstrap interval of a figure of rows, whole groups (persons) drawn at a time; nan where there are not two groups.
 
     `figure` maps row numbers, repeats included, to a value; it may return nan for a draw that does not allow one.
     """
     names = np.asarray(groups)
     rows = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(rows) < 2:  # drawn again and again, one group gives one value: an interval of no width would boast
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     values = [figure(np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])) for _ in range(rounds)]
     low, high = np.nanquantile(values, [0.025, 0.975])

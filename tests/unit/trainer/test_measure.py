@@ -92,3 +92,7 @@ def test_dice_counts_the_common_part_twice() -> None:
     a[:, :2], b[:, 1:3] = True, True
     assert measure.dice(a, b) == pytest.approx(0.5)
     assert np.isnan(measure.dice(a & ~a, a & ~a))
+
+
+def test_one_group_alone_gives_no_interval() -> None:
+    assert np.isnan(measure.interval(lambda rows: 1.0, ["one", "one", "one"])).all()
