@@ -7,6 +7,7 @@ One polarity everywhere: `p_fake` in [0, 1], mask 1 = manipulated.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -243,6 +244,10 @@ class ModelCard:
             raise BadModel(
                 f"model card {self.name}: logit_polarity is {self.logit_polarity!r}, expected 'fake' or 'real'"
             )
+        for name in ("input_scale", "input_offset", "crop_margin", "mask_threshold", "temperature", "bias"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise BadModel(f"model card {self.name}: {name} is {value!r}, expected a finite number")
         if self.temperature <= 0:
             raise BadModel(f"model card {self.name}: temperature must be above 0")
 
@@ -258,6 +263,8 @@ class ModelCard:
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
         """A card from its JSON object, as it stands in a file or a row. Raises BadModel on unknown or missing fields."""
+        if not isinstance(values, dict):
+            raise BadModel(f"a model card is one JSON object, not a {type(values).__name__}")
         try:
             return cls(**values | {"notes": tuple(values.get("notes", ()))})
         except (TypeError, ValueError, AttributeError) as error:
@@ -268,8 +275,10 @@ class ModelCard:
         """Read a card from its file. Raises BadModel."""
         try:
             return cls.from_json(path.read_text())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise BadModel(f"model card {path} cannot be read: {error}") from error
+        except BadModel as error:
+            raise BadModel(f"{path}: {error}") from error
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -88,7 +88,10 @@ def _split(config: TrainConfig, sets: list[CropSet]) -> Split:
 def _source(data: Data, crops: CropSet, split: Split, side: Side) -> Source:
     rows = split.rows(crops, side)
     if not len(rows):
-        raise BadInput(f"{crops.folder} has nothing on the side {side!r}; split it with other shares (`trainer split`)")
+        raise BadInput(
+            f"{crops.folder} has nothing on the side {side!r}: in a small set chance may leave a side empty; "
+            "split it with another seed or other shares (`trainer split --seed 1`)"
+        )
     return Source(crops, rows, data.fakes, data.weight)
 
 

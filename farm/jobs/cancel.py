@@ -17,7 +17,7 @@ def cancel(farm: Farm, scan_id: int) -> bool:
     """
     with database_errors(), farm.sessions.begin() as session:
         if session.get(Scan, scan_id) is None:
-            raise BadInput(f"there is no scan {scan_id}")
+            raise BadInput(f"there is no scan {scan_id}: `farm status` lists them")
         ended = (
             update(Scan)
             .where(Scan.id == scan_id, Scan.state.in_((ScanState.SUBMITTING, ScanState.ACTIVE)))

@@ -45,7 +45,7 @@ def progress(farm: Farm, scan_id: int) -> Progress:
     with farm.read() as connection:
         row = connection.execute(_COUNTERS, {"scan": scan_id}).one_or_none()
     if row is None:
-        raise BadInput(f"there is no scan {scan_id}")
+        raise BadInput(f"there is no scan {scan_id}: `farm status` lists them")
     return Progress(scan_id, ScanState(row.state), *row[1:5], dict(zip(VerdictLabel, row[5:], strict=True)))
 
 

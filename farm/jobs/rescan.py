@@ -24,7 +24,8 @@ def rescan(
     with database_errors(), farm.sessions() as session:
         old = session.get(Scan, scan_id)
         if old is None or old.state == ScanState.SUBMITTING:
-            raise BadInput(f"there is no scan {scan_id}" if old is None else f"scan {scan_id} is still being submitted")
+            missing = f"there is no scan {scan_id}: `farm status` lists them"
+            raise BadInput(missing if old is None else f"scan {scan_id} is still being submitted")
         dataset = session.execute(select(Dataset.name).where(Dataset.id == old.dataset_id)).scalar_one_or_none()
     other = find_model(farm, model) if model else None
     if other is None:

@@ -32,7 +32,7 @@ def xmodel_fault(path: Path) -> str | None:
                 if found is None:
                     return (
                         f"{path} is no xmodel: a card runs compiled int8 models, not ONNX or other float ones; "
-                        "make one with Vitis AI, by vai_q_pytorch and then vai_c_xir"
+                        "make one by `trainer quantize --backend nndct` and then `trainer compile`"
                     )
                 end = found
                 file.seek(end)

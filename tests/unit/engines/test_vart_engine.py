@@ -117,7 +117,7 @@ def with_file(content: bytes | None) -> Broken:
 WRONG: dict[str, tuple[Broken, type[FarmError], str]] = {
     "missing xmodel": (with_file(None), BadModel, "cannot be read .*copy it again"),
     "empty xmodel": (with_file(b""), BadModel, "is empty: copy it again"),
-    "float ONNX model": (with_file(b"\x08\x0a\x12\x07pytorch"), BadModel, "no xmodel: .*vai_q_pytorch"),
+    "float ONNX model": (with_file(b"\x08\x0a\x12\x07pytorch"), BadModel, "no xmodel: .*trainer compile"),
     "corrupt xmodel": (
         with_file(b"\x0a\x03abc"),
         BadModel,

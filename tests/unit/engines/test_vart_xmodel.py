@@ -28,7 +28,7 @@ def test_a_whole_message_of_strings_and_messages_passes(tmp_path: Path) -> None:
         (b"", "is empty: copy it again"),
         (WHOLE[:-1], "cut short, 142 of at least 143 bytes: copy it again"),
         (WHOLE[:8], "no xmodel"),
-        (b"\x08\x0a\x12\x07pytorch", "no xmodel.*not ONNX or other float ones.*vai_q_pytorch"),
+        (b"\x08\x0a\x12\x07pytorch", "no xmodel.*not ONNX or other float ones.*trainer compile"),
         (b"PK\x03\x04" + b"\x00" * 100, "no xmodel"),
         (b"\xff" * 100, "no xmodel"),
         (b"\x02\x01a", "no xmodel"),
