@@ -26,6 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured stands at the end, from whichever process they ran in."""
+    ended = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    figures = [value for report in ended for name, value in report.user_properties if name == "figures"]
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(str(line) for line in figures))
+
+
 @pytest.fixture(scope="session")
 def service_stack() -> Iterator[ExitStack]:
     """Holds every running service until the run ends."""

@@ -17,19 +17,6 @@ from farm.settings import Settings
 
 
 @pytest.fixture
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Write a line of figures past the capture."""
-    plugins = request.config.pluginmanager
-    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-
-    def write(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{line}")
-
-    return write
-
-
-@pytest.fixture
 def card_path(tmp_path: Path) -> Path:
     """A model card with weights beside it; no engine but the simulated one would take them."""
     return write_card(tmp_path / "model", "test-net", b"no weights at all")
@@ -85,3 +72,9 @@ def impatient(farm: Farm) -> Callable[..., Farm]:
 def rows(farm: Farm) -> Rows:
     """Makes scans and reads what became of them."""
     return Rows(farm)
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Have a line of figures told at the end of the run; see `pytest_terminal_summary`."""
+    return lambda line: record_property("figures", line)

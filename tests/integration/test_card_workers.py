@@ -1,6 +1,6 @@
 """Real workers of real processes on cards that are not there: who draws what, who is drained, quarantined, lost and found.
 
-The tests write their figures among pytest's own lines.
+The tests' figures stand at the end of pytest's output.
 """
 
 from __future__ import annotations

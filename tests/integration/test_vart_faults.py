@@ -1,6 +1,6 @@
 """A card that dies, hangs or goes wrong while two threads load it: nothing lost, nothing doubled, back or quarantined in time.
 
-The tests write their figures among pytest's own lines.
+The tests' figures stand at the end of pytest's output.
 """
 
 from __future__ import annotations
