@@ -108,7 +108,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         parts = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets in damaged bytes
-        raise BadModel(f"checkpoint {path} is damaged or no checkpoint: {error}") from error
+        # torch's own words advise to load it unsafely, so they stay in the cause
+        raise BadModel(
+            f"checkpoint {path} is damaged, cut off or no checkpoint ({type(error).__name__}): take best.pt, last.pt or an epoch's"
+        ) from error
     if not isinstance(parts, dict) or not {"config", "model", "average", "optimiser", "step"} <= parts.keys():
         raise BadModel(f"{path} is no checkpoint of `trainer train`")
     _modernise(parts)

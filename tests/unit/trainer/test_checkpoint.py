@@ -55,3 +55,11 @@ def test_a_checkpoint_gives_back_weights_configuration_and_place(tmp_path: Path)
     back = restore(tmp_path / "c.pt")
     assert (back.step, back.cpu_seconds, back.config) == (17, 3.5, TINY)
     assert all(torch.equal(a, b) for a, b in zip(back.model.parameters(), state.model.parameters(), strict=True))
+
+
+def test_bytes_that_are_no_checkpoint_are_refused_without_advice_to_load_them_unsafely(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    with pytest.raises(BadModel, match="damaged, cut off or no checkpoint") as refused:
+        restore(path)
+    assert "weights_only" not in str(refused.value)
