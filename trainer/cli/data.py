@@ -82,6 +82,12 @@ def _words(report: dict[str, Any]) -> str:
     ]
     largest = report["largest_component"]
     lines.append(f"largest component: {largest['name']}, {largest['share_of_videos']:.1%} of the videos")
+    asked = {"train": 1.0, "validation": report["policy"]["validation"], "test": report["policy"]["test"]}
+    lines += [
+        f"EMPTY {side}: in a small set chance does that; draw again with another --seed, or ask for a larger share"
+        for side, c in report["sides"].items()
+        if not c["videos"] and asked[side] > 0
+    ]
     for leak in report["leaks"][:LEAKS_SHOWN]:
         sides = ", ".join(f"{len(videos)} in {side}" for side, videos in sorted(leak["videos"].items()))
         lines.append(f"LEAK {leak['kind']} {leak['name']}: {sides}")

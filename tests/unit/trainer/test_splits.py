@@ -163,3 +163,19 @@ def test_rows_come_video_by_video_however_they_lie_in_the_set(tmp_path: Path) ->
     crops = a_set(tmp_path, *(crop_row(video, frame_index=i) for i, video in enumerate("bacab")))
     found = {video: rows.tolist() for video, rows in by_video(crops, np.array([4, 3, 1, 0]))}
     assert found == {"a": [1, 3], "b": [0, 4]}
+
+
+def test_a_side_that_chance_left_empty_is_told() -> None:
+    from trainer.cli.data import _words
+
+    def side(videos: int) -> dict[str, int]:
+        return {"components": videos, "videos": videos, "crops": videos, "reals": videos, "fakes": 0}
+
+    report = {
+        "policy": {"validation": 0.15, "test": 0.0},
+        "sides": {"train": side(3), "validation": side(0), "test": side(0)},
+        "largest_component": {"name": "a", "share_of_videos": 0.3},
+        "leaks": [],
+    }
+    told = [line for line in _words(report).splitlines() if line.startswith("EMPTY")]
+    assert len(told) == 1 and "EMPTY validation" in told[0] and "--seed" in told[0]
