@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -42,13 +41,8 @@ class CommandLine:
         return {**kept, "FARM_TEST_MARK": self.mark, **extra}
 
     def start(
-        self, *arguments: str | Path, preexec_fn: Callable[[], None] = lambda: None, **options: Any
+        self, *arguments: str | Path, preexec_fn: Callable[[], None] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        def prepare() -> None:
-            # a test run that was started in the background ignores Ctrl-C, and its children would inherit that
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            preexec_fn()
-
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = self.environment(**options.pop("env", {}))
         return subprocess.Popen(
@@ -56,7 +50,7 @@ class CommandLine:
             cwd=self.folder,
             env=environment,
             start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509
+            preexec_fn=preexec_fn,  # noqa: PLW1509
             **pipes,
             **options,
         )
