@@ -113,7 +113,10 @@ def figures(found: Evaluation, temperature: float = 1.0, bias: float = 0.0, thre
     if told["mask"]["iou"] is None:
         told["not_measured"]["mask"] = "no fake has a known mask"
     for name, column in (("by_group", found.groups), ("by_method", found.methods)):
-        told[name] = {str(key): _brief(found, column, str(key)) for key in np.unique(column)}
+        told[name] = {
+            str(key): _brief(found, column, str(key), probability(found.logits, temperature, bias) >= threshold)
+            for key in np.unique(column)
+        }
     return told
 
 
@@ -188,12 +191,15 @@ def _masks(found: Evaluation) -> dict[str, Any]:
     return told | {name: _mean(values[rows]) for name, values in means.items()} | {"iou_95": _known(list(interval))}
 
 
-def _brief(found: Evaluation, column: NDArray[np.str_], key: str) -> dict[str, Any]:
-    """One group or method; a method of fakes is set against all reals."""
+def _brief(found: Evaluation, column: NDArray[np.str_], key: str, said: NDArray[np.bool_]) -> dict[str, Any]:
+    """One group or method; for its AUC a method of fakes is set against all reals. `said` (N,) bool, called FAKE."""
     mine = (column == key) | (~found.fake if column is found.methods and found.fake[column == key].all() else False)
     auc = auc_of(found, np.flatnonzero(mine))
+    right = (said == found.fake)[column == key]
     return {
-        "crops": int((column == key).sum()),
+        "crops": len(right),
+        "right": int(right.sum()),
+        "accuracy": float(right.mean()),
         "auc": None if np.isnan(auc) else auc,
         "iou": _mean(found.iou[(column == key)]),
     }

@@ -38,8 +38,9 @@ class Scorer:
 def open_scorer(model: str, engine: str, threads: int = 1, device: str = "cpu") -> Scorer:
     """Open a checkpoint (engine "torch"), a model card's path or the name of a shipped model (any engine of the farm).
 
-    Raises BadInput, BadModel and EngineMissing, as the engines do.
+    Without an engine a checkpoint gets "torch", anything else "onnx". Raises BadInput, BadModel and EngineMissing, as the engines do.
     """
+    engine = engine or (TORCH if model.endswith(".pt") else "onnx")
     if engine == TORCH:
         return _torch(Path(model), threads, device)
     from workers.engines import open_engine
@@ -48,7 +49,7 @@ def open_scorer(model: str, engine: str, threads: int = 1, device: str = "cpu") 
     path = Path(model) if model.endswith(".json") else SHIPPED / f"{model}.json"
     if not path.exists():
         raise BadInput(
-            f"there is no model card {path}: give a card's path, a shipped model's name, or a checkpoint with --engine torch"
+            f"there is no model card {path}: give a card's path, a shipped model's name, or a checkpoint (.pt)"
         )
     card = ModelCard.load(path)
     opened = open_engine(

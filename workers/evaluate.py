@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from farm.contracts import CROP_SIDE_PX, ENGINE_NAMES, EngineSpec, ModelCard, Predictions
+from farm.contracts import CROP_SIDE_PX, EngineSpec, ModelCard, Predictions
 from farm.errors import BadInput, FarmError
 from farm.jobs.models import shipped_card
 from farm.settings import settings
@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="farm evaluate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--engine", default="", choices=("", *ENGINE_NAMES))
+    parser.add_argument("--engine", default="")
     parser.add_argument("--model", default="")
     parser.add_argument("--card", default="")
     parser.add_argument("-t", "--threads", type=int, default=1)

@@ -84,6 +84,7 @@ def _read_labels(path: Path) -> dict[str, bool]:
 
 def _is_fake(path: Path, name: str, value: Any) -> bool:
     label = value.get("label") if isinstance(value, dict) else None
+    label = label.strip().upper() if isinstance(label, str) else label
     if label not in (FAKE, REAL):
         raise BadInput(f'{path}: {name!r} has {value!r}, expected {{"label": "REAL"}} or {{"label": "FAKE"}}')
     return bool(label == FAKE)

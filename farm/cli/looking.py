@@ -90,7 +90,9 @@ def results(
                 By.LABEL: read.by_label,
                 By.DAY: read.by_day,
             }
-            write_sums(sums[by](session, scan_id), written.value, out)
+            unlabelled = "no path has a label: submit a CSV manifest with the columns path,label"
+            none = {"none": unlabelled} if by is By.LABEL else {}
+            write_sums(sums[by](session, scan_id), written.value, out, **none)
             return
         latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
         if latest is None:

@@ -88,8 +88,11 @@ def write_rows(rows: Iterable[dict[str, Any]], schema: Any, written: str, path: 
         sink.close()
 
 
-def write_sums(sums: Sequence[Any], written: str, path: Path | None) -> None:
-    """Rows that sum results up, in the format asked for, to a file or stdout. Raises BadInput where parquet has no file."""
+def write_sums(sums: Sequence[Any], written: str, path: Path | None, none: str = "nothing yet") -> None:
+    """Rows that sum results up, in the format asked for, to a file or stdout; a table without a row says `none`.
+
+    Raises BadInput where parquet has no file.
+    """
     rows = [asdict(each) for each in sums]
     if written == "parquet":
         import pyarrow as pa
@@ -101,7 +104,7 @@ def write_sums(sums: Sequence[Any], written: str, path: Path | None) -> None:
         if written == "json":
             file.write(json.dumps(rows, ensure_ascii=False, default=str) + "\n")
         elif written == "table":
-            console(file).print(rows_table(rows) if rows else "nothing yet")
+            console(file).print(rows_table(rows) if rows else none)
         elif rows:
             from farm.report.tables import spreadsheet_safe
 

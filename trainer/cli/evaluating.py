@@ -14,10 +14,13 @@ from trainer.cli.app import app
 @app.command()
 def evaluate(
     manifest: Annotated[Path, typer.Option(help="prepared set: its folder or manifest", exists=True)],
-    model: Annotated[
-        str, typer.Option(help="model card (.json), name of a shipped model, or checkpoint (.pt, with --engine torch)")
-    ],
-    engine: Annotated[str, typer.Option(help="onnx, openvino, vart, simulated, or torch for a checkpoint")] = "onnx",
+    model: Annotated[str, typer.Option(help="model card (.json), name of a shipped model, or checkpoint (.pt)")],
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="onnx, openvino, vart or simulated; a checkpoint has torch alone. Default: torch for one, else onnx."
+        ),
+    ] = "",
     side: Annotated[
         str, typer.Option(help="train, validation, test: that side of the set's split alone; default: every crop")
     ] = "",

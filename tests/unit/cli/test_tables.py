@@ -70,6 +70,8 @@ def test_no_sums_are_an_empty_answer_in_every_format(tmp_path: Path, capsys: pyt
     for written, expected in (("json", "[]\n"), ("csv", ""), ("table", "nothing yet\n")):
         write_sums([], written, None)
         assert capsys.readouterr().out == expected
+    write_sums([], "table", None, none="no path has a label")
+    assert capsys.readouterr().out == "no path has a label\n"
 
 
 def test_parquet_needs_a_file() -> None:

@@ -65,6 +65,9 @@ def test_mistakes_are_counted_and_cost_auc(aligned: Path) -> None:
         0,
     )
     fakes = int(found.fake.sum())
+    groups = told["by_group"].values()
+    assert sum(one["crops"] - one["right"] for one in groups) == 2
+    assert all(one["accuracy"] == one["right"] / one["crops"] for one in groups)
     assert told["frame"]["auc"] == pytest.approx(1 - 0.5 * 2 / fakes)  # two fakes tie with every real
 
 
@@ -117,7 +120,7 @@ def test_a_checkpoint_scores_as_its_averaged_network_does(aligned: Path, tmp_pat
     state = begin(TrainConfig((Data("nowhere"),), width=2))
     save(state, tmp_path / "last.pt")
     crops = CropSet.open(aligned).crop(0)[None]
-    logits, masks = open_scorer(str(tmp_path / "last.pt"), "torch").score(crops)
+    logits, masks = open_scorer(str(tmp_path / "last.pt"), "").score(crops)
     with torch.no_grad():
         image = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 64 - 2
         expected = state.average.eval()(image)

@@ -124,9 +124,9 @@ def test_another_size_is_resized_and_told(folder: Callable[..., Path], tmp_path:
     assert "2 of another size than 224 x 224, resized" in evaluation.told(done)
 
 
-def test_a_label_is_found_by_path_then_name_then_stem(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_label_in_any_case_is_found_by_path_then_name_then_stem(folder: Callable[..., Path], tmp_path: Path) -> None:
     images = folder(one__a_png=224, two__a_png=224, b_png=224, video_png=224, nobody_png=224)
-    labels = labelled(tmp_path, one__a_png="FAKE", a_png="REAL", b_png="REAL", video_mp4="FAKE", gone_png="REAL")
+    labels = labelled(tmp_path, one__a_png="Fake", a_png="real", b_png="REAL", video_mp4="FAKE", gone_png="REAL")
     found = labelled_folder(images, labels)
     assert {picture.name: picture.fake for picture in found.pictures} == {
         "one/a.png": True, "two/a.png": False, "b.png": False, "video.png": True
@@ -166,6 +166,8 @@ def test_bad_folders_models_and_counts_are_refused(folder: Callable[..., Path], 
         evaluated(folder(a_png=224), tmp_path / "nowhere.json", tmp_path)
     with pytest.raises(BadModel, match="cannot be read"):
         evaluated(folder(a_png=224), labels, tmp_path, model=str(tmp_path / "nowhere.json"))
+    with pytest.raises(BadInput, match="choose one of onnx, openvino"):
+        evaluated(folder(a_png=224), labels, tmp_path, engine="onxx")
     with pytest.raises(BadInput, match="can be read as one"):
         evaluated(folder(a_png=b"no picture"), labels, tmp_path)
 
