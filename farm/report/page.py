@@ -38,7 +38,7 @@ MEANINGS = {
     "UNCERTAIN": "The model is not entitled to a word.",
     "NO_FACE": "The video was read, no usable face was found.",
     "UNREADABLE": "The bytes could not be read as video.",
-    PENDING: "Not decided yet.",
+    PENDING: "Not decided: its turn has not come yet, or the scan was cancelled first.",
 }
 DASHES = ("none", "9 4", "2 4", "12 4 2 4", "none", "9 4", "2 4", "12 4 2 4", "1 3")
 ABBREVIATIONS = {"auc": "AUC", "eer": "EER", "fpr": "FPR", "iou": "IoU", "ci": "CI", "cpu": "CPU", "gpu": "GPU"}
