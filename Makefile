@@ -25,7 +25,7 @@ demo: $(VENV)/.stamp-base ## scan sample clips made on the spot; results in ./de
 	@$(BIN)/farm demo demo
 
 test: $(VENV)/.stamp-test ## every test: unit, contract, integration, end to end
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-check ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
