@@ -153,8 +153,8 @@ def write_quantized(
     path = folder / "known_int.xmodel"
     fix = {layer["name"]: layer.get("fix_point") for layer in layers}
     made = {
-        "subgraphs": [{"device": "USER"}],
-        "operators": ["data", "fix", "conv2d", "maxpool2d", "concat"],
+        "subgraphs": [],
+        "operators": ["data", "const", "fix", "conv2d", "relu", "maxpool2d", "concat"],
         "input_name": "crops_fix",
         "input_dims": [CROP_SIDE_PX, CROP_SIDE_PX, 3],
         "input_fix_point": INPUT_FIX_POINT,

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from workers.engines.weights import QUANTIZED_FROM, check_weights
 from workers.engines.xmodel import xmodel_fault
 
 LAST_LINES = 12
+FATAL = re.compile(r"F\d{4,8} ")
+"""How a fatal line of the vendor's logger begins: F and the date."""
 QUANTIZE_FIRST = "quantize it with `trainer quantize CARD --backend nndct` and compile the card that this writes"
 CONTAINER = "the Vitis AI 3.0 container (PyTorch), after `conda activate vitis-ai-pytorch`"
 
@@ -143,15 +146,23 @@ def describe(xmodel: Path, tools: Tools) -> dict[str, Any]:
     except OSError as error:
         raise EngineMissing(f"{tools.python} cannot be run ({error.strerror}): see FARM_VART_PYTHON") from error
     if done.returncode < 0:
-        said = done.stderr.strip().splitlines()[-1:]
         raise BadModel(
-            f"xir cannot read {xmodel} and aborted ({''.join(said)}): copy it again, or compile it with vai_c_xir"
+            f"xir cannot read {xmodel} and aborted ({_reason(done.stderr)}): copy it again, or compile it with vai_c_xir"
         )
     if done.returncode:
         raise EngineMissing(
             f"{tools.python} cannot read xmodels ({done.stderr.strip()[-200:]}): set FARM_VART_PYTHON to the Python of {CONTAINER}"
         )
-    return dict(json.loads(done.stdout))
+    told = dict(json.loads(done.stdout))
+    if not told["operators"]:
+        raise BadModel(f"xir finds no operator in {xmodel}: copy it again, or compile it with vai_c_xir")
+    return told
+
+
+def _reason(stderr: str) -> str:
+    """Why the vendor's library aborted: its fatal line, which the title of a stack trace follows."""
+    lines = stderr.strip().splitlines()
+    return next((line for line in lines if FATAL.match(line)), "".join(lines[-1:]))
 
 
 def checked(xmodel: Path, told: Mapping[str, Any], variant: Variant) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def save(path, header, weights):
 
 
 def load(path):
-    """Read (header, weights). Raises ValueError for another file."""
+    """Read (header, weights); of any other whole message, one of no operators. Raises ValueError for what is none."""
     data = Path(path).read_bytes()
     fields, at = {}, 0
     while at < len(data):
@@ -47,8 +47,10 @@ def load(path):
                 break
         fields[number] = data[at : at + length]
         at += length
+    if at != len(data):
+        raise ValueError("not a whole message")
     if fields.get(1) != b"stand-in":
-        raise ValueError("not a network of the stand-in")
+        return {"subgraphs": [], "operators": []}, {}
     with np.load(io.BytesIO(fields[3])) as arrays:
         return json.loads(fields[2].decode()), {name: arrays[name] for name in arrays.files}
 

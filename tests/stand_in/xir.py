@@ -1,10 +1,13 @@
-"""Stands in for the vendor's `xir`. Each behaviour mirrors a fact that was read in the vendor's sources:
+"""Stands in for the vendor's `xir`. Each behaviour mirrors a fact seen on the real one (3.5, built from its public source) or, of
+compiled graphs, read there:
 
-- `Graph.deserialize` of a missing or corrupt file aborts the process.
+- `Graph.deserialize` of a missing or corrupt file aborts the process, the reason in the line before the last. An empty file, and any
+  other whole protobuf message, is a graph without operators.
 - `get_root_subgraph().toposort_child_subgraph()`; attributes `device`, `runner`, `dpu_name`, `dpu_fingerprint`.
 - `get_attr` of an attribute that is not there aborts; `.children` and `.metadata` do not exist.
 - A tensor has `name`, `dims`, `dtype` and attributes, `fix_point` among them; a subgraph gives its tensors as a set, dims[0] = 1.
-- A quantized graph that was not compiled is one subgraph for no device, with `fix` operators in it.
+- A quantized graph that was not compiled is a root without children, with `fix` operators in it: they have the fix points, and its
+  tensors are float32 and have none.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import integer_network
 
 
 def abort(why):
-    """End as the vendor's checks do: a line on stderr, then SIGABRT."""
-    sys.stderr.write("F0101 stand_in] Check failed: " + why + "\n")
+    """End as the vendor's checks do: three lines on stderr, then SIGABRT."""
+    sys.stderr.write("WARNING: Logging before InitGoogleLogging() is written to STDERR\n")
+    sys.stderr.write("F20230101 stand_in] Check failed: " + why + "\n*** Check failure stack trace: ***\n")
     sys.stderr.flush()
     os.abort()
 
@@ -50,15 +54,15 @@ class Op:
 
 
 class Subgraph(Attributes):
-    def __init__(self, attributes, children, network):
+    def __init__(self, name, attributes, children, network):
         super().__init__(attributes)
-        self._children, self._network = children, network
+        self._name, self._children, self._network = name, children, network
 
     def toposort_child_subgraph(self):
         return list(self._children)
 
     def get_name(self):
-        return "subgraph_" + self._attributes["device"]
+        return self._name
 
     def get_ops(self):
         return {Op(kind) for kind in self._attributes.get("operators", ["conv2d-fix"])}
@@ -82,8 +86,8 @@ class Graph:
     def __init__(self, header, weights):
         self._users, self._header = [], header
         network = (header, weights, self._users)
-        children = [Subgraph(attributes, [], network) for attributes in header["subgraphs"]]
-        self._root = Subgraph({"device": "USER"}, children, network)
+        children = [Subgraph("subgraph_" + one["device"], one, [], network) for one in header["subgraphs"]]
+        self._root = Subgraph("root", {}, children, network)
 
     @staticmethod
     def deserialize(path):
@@ -97,7 +101,7 @@ class Graph:
         return self._root
 
     def get_ops(self):
-        return [Op(kind) for kind in self._header.get("operators", ["data-fix", "conv2d-fix"])]
+        return {Op(kind) for kind in self._header.get("operators", ["data-fix", "conv2d-fix"])}
 
     def __del__(self):
         # At the interpreter's end nothing keeps an order.

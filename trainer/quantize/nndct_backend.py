@@ -28,7 +28,7 @@ from trainer.scoring import Scorer, open_scorer
 from trainer.vendor import nndct_quantize as script
 from workers.engines.base import mask_cut, predictions
 
-XMODEL = f"{script.RESULT}/UYNet_int.xmodel"
+XMODEL = f"{script.RESULT}/{script.XMODEL}"
 LAST_LINES = 12
 
 
@@ -48,14 +48,14 @@ def quantize(
 ) -> tuple[Path, Report]:
     """Write `folder`, have it quantized there, measure the answers, and write NAME_int.xmodel and its card into it.
 
-    A second call with the same weights and crops takes the answers that it finds. Raises BadInput for fewer than 100 calibration
-    crops, EngineMissing, with the commands to run elsewhere, where `vendor` names no interpreter, and BadModel where the vendor's
-    tool fails or a figure falls by more than a point.
+    A second call with the same weights, crops and fine-tuning takes the answers that it finds. Raises BadInput for fewer than 100
+    calibration crops, EngineMissing, with the commands to run elsewhere, where `vendor` names no interpreter, and BadModel where the
+    vendor's tool fails or a figure falls by more than a point.
     """
     weights, card = float_weights(card_path)
     held = np.stack([given.held.crop(int(row)) for row in given.rows])
     key = _write(folder, weights, card, given.calibration, held)
-    if not _answered(folder, key):
+    if not _answered(folder, key, vendor):
         _run(folder, vendor, key)
     xmodel = folder / XMODEL
     if not xmodel.exists():
@@ -104,11 +104,11 @@ def _write(
     return key
 
 
-def _answered(folder: Path, key: str) -> bool:
-    """Whether the folder holds answers to exactly what it asks."""
+def _answered(folder: Path, key: str, vendor: Vendor) -> bool:
+    """Whether the folder holds answers to exactly what it asks, by a network made as it is to be."""
     try:
         with np.load(folder / script.ANSWERS) as answers:
-            return str(answers["network"]) == key
+            return (str(answers["network"]), bool(answers["fast_finetuned"])) == (key, vendor.fast_finetune)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -136,7 +136,7 @@ def _run(folder: Path, vendor: Vendor, key: str) -> None:
         if done.returncode:
             said = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
             raise BadModel(f"`{' '.join(command)}` in {folder} ended with {done.returncode}:\n{said}")
-    if not _answered(folder, key):
+    if not _answered(folder, key, vendor):
         raise BadModel(f"the vendor's quantizer left no answers in {folder}: run it again and read what it says")
 
 

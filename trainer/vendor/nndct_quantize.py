@@ -4,8 +4,8 @@ script into a folder beside what it needs; it imports torch, NumPy and pytorch_n
     python nndct_quantize.py --quant_mode calib --device cpu [--fast_finetune]
     python nndct_quantize.py --quant_mode test  --device cpu [--fast_finetune]
 
-calib runs the calibration crops and writes `quantize_result/`; test answers the held-out crops, `answers.npz`, and writes
-`quantize_result/UYNet_int.xmodel` for vai_c_xir. Batch norms are folded already, and sigmoids are left to the host: a DPU has none.
+calib runs the calibration crops and writes `quantize_result/`; test writes `quantize_result/UYNet_int.xmodel` for vai_c_xir, and then
+answers the held-out crops, `answers.npz`. Batch norms are folded already, and sigmoids are left to the host: a DPU has none.
 Letters: B crops, S side, K side of a kernel, C channels in, D channels out.
 """
 
@@ -23,7 +23,7 @@ from torch import nn
 
 CALIBRATION_BATCH = 8
 NETWORK, CALIBRATION, HELD_OUT, ANSWERS = "network.npz", "calibration.npy", "held_out.npy", "answers.npz"
-RESULT = "quantize_result"
+RESULT, XMODEL = "quantize_result", "UYNet_int.xmodel"
 FEWEST, MOST = 100, 1000
 
 
@@ -117,19 +117,39 @@ def calibrate(folder: Path, device: Any, finetune: bool) -> None:
 
 
 def test(folder: Path, device: Any, finetune: bool) -> None:
-    """Answer the held-out crops with the quantized network and write the xmodel."""
+    """Write the xmodel and answer the held-out crops with the quantized network."""
     network, header = read_network(folder)
-    if not (folder / RESULT / "quant_info.json").exists():
-        sys.exit("{} holds no calibration: run --quant_mode calib first".format(folder / RESULT))
-    crops = np.load(str(folder / HELD_OUT))
-    # The xmodel is exported of a network that last saw one crop.
+    _check_calibration(folder / RESULT / "quant_info.json", finetune)
+    crops, xmodel = np.load(str(folder / HELD_OUT)), folder / RESULT / XMODEL
+    for stale in (folder / ANSWERS, xmodel):
+        if stale.exists():
+            stale.unlink()
+    # The xmodel is exported of a network that last saw one crop; before the others, for it takes seconds and may fail.
     quantizer = _quantizer("test", network.to(device), images(crops[:1], header, device), folder, device)
     if finetune:
         quantizer.load_ft_param()
-    answers = run(quantizer.quant_model, crops, header, device, 1)
+    run(quantizer.quant_model, crops[:1], header, device, 1)
     quantizer.export_xmodel(output_dir=str(folder / RESULT), deploy_check=False)
+    if not xmodel.exists():
+        sys.exit("pytorch_nndct exported no {}: see what it says above".format(xmodel))
+    answers = run(quantizer.quant_model, crops, header, device, 1)
     logits, masks = (np.concatenate(parts) for parts in zip(*answers))
-    np.savez(str(folder / ANSWERS), logits=logits, masks=masks, network=np.array(header["sha256"]))
+    sha256, tuned = np.array(header["sha256"]), np.array(finetune)
+    np.savez(str(folder / ANSWERS), logits=logits, masks=masks, network=sha256, fast_finetuned=tuned)
+
+
+def _check_calibration(info: Path, finetune: bool) -> None:
+    """End unless there is a calibration, made with or without fast fine-tuning as `finetune` says: mixing them only warns."""
+    if not info.exists():
+        sys.exit("{} holds no calibration: run --quant_mode calib first".format(info.parent))
+    tuned = bool(json.loads(info.read_text()).get("fast_finetuned"))
+    if tuned != finetune:
+        done, wanted = ("with", "with it") if tuned else ("without", "without it")
+        sys.exit(
+            "the calibration in {} was made {} --fast_finetune: run this {}, or calibrate again".format(
+                info.parent, done, wanted
+            )
+        )
 
 
 def _quantizer(mode: str, network: UYNet, image: torch.Tensor, folder: Path, device: Any) -> Any:

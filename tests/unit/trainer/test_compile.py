@@ -202,7 +202,11 @@ def test_a_missing_cut_or_foreign_xmodel_is_told(quantized: Path, tools: Tools, 
     refused = [
         (whole[:-10], "cut short"),
         (b"", "is empty"),
-        (b"\x0a\x05other", "xir cannot read .* and aborted .*copy it again"),
+        (
+            b"\x0a\x08stand-in\x12\x01{",
+            r"xir cannot read .* and aborted \(F\d+ stand_in\] Check failed: .*copy it again",
+        ),
+        (b"\x0a\x05other", "xir finds no operator in .*copy it again"),
     ]
     for content, told in refused:
         xmodel.write_bytes(content)
@@ -224,7 +228,7 @@ DPU = {"device": "DPU", "runner": {"run": "x"}, "dpu_name": "x", "dpu_fingerprin
 @pytest.mark.parametrize(
     ("header", "told"),
     [
-        ({"subgraphs": [{"device": "USER"}]}, "has no DPU subgraph: it was quantized but never compiled"),
+        ({"subgraphs": []}, "has no DPU subgraph: it was quantized but never compiled"),
         (
             {"subgraphs": [DPU, {"device": "CPU", "operators": ["sigmoid", "upsample"]}, DPU]},
             "2 DPU subgraphs, expected one: the operators sigmoid, upsample fell to the CPU",

@@ -133,7 +133,9 @@ def _nndct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_nndct")
-def test_the_vendors_quantizer_calibrates_answers_and_exports(card: Path, aligned: Path, tmp_path: Path) -> None:
+def test_the_vendors_quantizer_calibrates_answers_and_exports(
+    card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, report = nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(), allow_drop=True)
     made = ModelCard.load(path)
     assert made.weights == "tiny_int.xmodel" and made.training["quantized_with"] == "vai_q_pytorch, fast fine-tuned"
@@ -144,6 +146,13 @@ def test_the_vendors_quantizer_calibrates_answers_and_exports(card: Path, aligne
     assert (again, same) == (path, report)
     with pytest.raises(EngineMissing):
         nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""), allow_drop=True)
+    # Nor are they those of a network without fine-tuning, and its calibration is not mixed up with one.
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor("", fast_finetune=False))
+    words = ["--quant_mode", "test", "--device", "cpu", "--folder", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["nndct_quantize.py", *words])
+    with pytest.raises(SystemExit, match="was made with --fast_finetune: run this with it, or calibrate again"):
+        nndct_quantize.main()
 
 
 def test_a_missing_vendor_is_told_with_what_to_run_where(card: Path, aligned: Path, tmp_path: Path) -> None:
