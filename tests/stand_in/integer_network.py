@@ -108,7 +108,8 @@ def apply(layer, weights, values):
         answer = requantized(sums, fix + layer["weight_fix_point"] - out_fix)
         return (np.maximum(answer, 0) if layer.get("relu") else answer), out_fix
     if kind == "max":
-        return blocks(x, layer["size"]).max(axis=(2, 4)), fix
+        out_fix = fix if out_fix is None else out_fix
+        return requantized(blocks(x, layer["size"]).max(axis=(2, 4)), fix - out_fix), out_fix
     if kind == "mean":
         size = layer["size"]
         sums = blocks(x, size).sum(axis=(2, 4), dtype=np.int64)

@@ -1,7 +1,8 @@
 """From a float network and face crops to the DPU's integers: the fix points of every layer. Knows no file and no card.
 
 Works through the crops in batches as the vendor's quantizer does: each layer sees what the quantized layers before it answer, each
-batch chooses a fix point, the most frequent choice stands. B pictures, D channels out.
+batch chooses a fix point, the most frequent choice stands. A raised layer that is only concatenated is rounded once, by the concat.
+B pictures, D channels out.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ from trainer.quantize.dpu_network import (
     summed,
     torch_kernel,
 )
+from trainer.quantize.equalization import equalized
 from trainer.quantize.fix_points import Votes, best_fix_point, quantized_weights, without_saturation
-from trainer.quantize.layers import CONCAT, CONV, INPUT, MAX, MEAN, RAISE, FloatNetwork, Layer
+from trainer.quantize.layers import CONCAT, INPUT, MAX, MEAN, RAISE, FloatNetwork, Layer
 
-BATCH = 4
-LOOKED_AT = 1 << 16
-"""Values of a tensor on which a fix point is chosen, evenly spaced."""
+BATCH = 8
 CORRECTING = 25
 """Batches on which biases are corrected."""
 
@@ -46,6 +46,7 @@ def calibrate(
 
     `quantize_input` writes crops at a fix point, as the card's engine does; `input_range` are the bounds of the network's real input.
     """
+    network = equalized(network)
     fitting = _Fitting(network, without_saturation(*input_range))
     batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
     for batch in batches:
@@ -62,6 +63,8 @@ class _Fitting:
         self._network, self.input_fix_point = network, input_fix_point
         self._votes: defaultdict[str, Votes] = defaultdict(Votes)
         self._weights = {name: self._quantize(name) for name in network.kernels}
+        #: by raised layer: the concat that alone takes it
+        self._concat_of = _concatenated(network.layers)
 
     def _quantize(self, name: str, lower: int = 0) -> tuple[NDArray[np.int8], int]:
         """An int8 kernel and its fix point."""
@@ -75,13 +78,13 @@ class _Fitting:
         values = {INPUT: torch.from_numpy(pixels).permute(0, 3, 1, 2).float()}
         at = {INPUT: self.input_fix_point}
         for layer in self._network.layers:
-            if layer.kind == MAX:
-                at[layer.name], values[layer.name] = at[layer.of[0]], F.max_pool2d(values[layer.of[0]], layer.size)
-                continue
             sums, fix_point = self._sums(layer, values, at)
+            if layer.name in self._concat_of:
+                values[layer.name], at[layer.name] = sums, fix_point
+                continue
             real = sums * 2.0**-fix_point
-            chosen = self._votes[layer.name].add(best_fix_point(_some(real.relu() if layer.relu else real)))
-            at[layer.name] = min(chosen, fix_point) if layer.kind in (CONV, RAISE) else chosen
+            chosen = self._votes[layer.name].add(best_fix_point((real.relu() if layer.relu else real).float()))
+            at[layer.name] = min(chosen, fix_point) if layer.name in self._weights else chosen
             values[layer.name] = requantized(sums, fix_point - at[layer.name], relu=layer.relu)
 
     def _sums(self, layer: Layer, values: dict[str, Tensor], at: dict[str, int]) -> tuple[Tensor, int]:
@@ -91,6 +94,8 @@ class _Fitting:
             finest = max(at[name] for name in layer.of)
             joined = [x * 2.0 ** (finest - at[name]) for x, name in zip(sources, layer.of, strict=True)]
             return torch.cat(joined, dim=1), finest
+        if layer.kind == MAX:
+            return F.max_pool2d(sources[0], layer.size), at[layer.of[0]]
         if layer.kind == MEAN:
             factor, shift = MEANS[layer.size]
             return summed(sources[0], layer.size) * factor, at[layer.of[0]] + shift
@@ -118,13 +123,11 @@ class _Fitting:
     def _settle(self, layer: Layer, at: dict[str, int]) -> DpuLayer:
         before = at[layer.of[0]]
         plain = (layer.name, layer.kind, layer.of, layer.size, layer.relu)
-        if layer.kind == MAX:
-            return DpuLayer(*plain, before)
-        chosen = self._votes[layer.name].winner
+        chosen = self._votes[self._concat_of.get(layer.name, layer.name)].winner
         if layer.kind == MEAN:
             factor, shift = MEANS[layer.size]
             return DpuLayer(*plain, chosen, factor=factor, shift=shift)
-        if layer.kind == CONCAT:
+        if layer.kind in (CONCAT, MAX):
             return DpuLayer(*plain, chosen)
         weight_fix_point = self._weights[layer.name][1]
         chosen = min(chosen, before + weight_fix_point)
@@ -133,6 +136,10 @@ class _Fitting:
         return DpuLayer(*plain, chosen, self._weights[layer.name][1])
 
 
-def _some(values: Tensor) -> Tensor:
-    flat = values.flatten()
-    return flat[:: max(1, len(flat) // LOOKED_AT)].float()
+def _concatenated(layers: tuple[Layer, ...]) -> dict[str, str]:
+    takers: defaultdict[str, list[Layer]] = defaultdict(list)
+    for layer in layers:
+        for name in layer.of:
+            takers[name].append(layer)
+    raised = [layer.name for layer in layers if layer.kind == RAISE and not layer.relu]
+    return {name: takers[name][0].name for name in raised if [one.kind for one in takers[name]] == [CONCAT]}

@@ -128,7 +128,7 @@ class DpuArithmetic:
         sources = [values[name] for name in layer.of]
         fix_point = at[layer.of[0]]
         if layer.kind == MAX:
-            return F.max_pool2d(sources[0], layer.size)
+            return requantized(F.max_pool2d(sources[0], layer.size), fix_point - layer.fix_point)
         if layer.kind == CONCAT:
             joined = [requantized(x, at[name] - layer.fix_point) for x, name in zip(sources, layer.of, strict=True)]
             return torch.cat(joined, dim=1)

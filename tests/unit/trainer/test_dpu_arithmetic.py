@@ -131,6 +131,25 @@ def test_a_skip_connection_is_requantized_at_the_concat() -> None:
     assert_same(network, pixels)
 
 
+def test_a_pool_may_have_a_coarser_fix_point_than_what_it_pools() -> None:
+    layers = (DpuLayer("pool", MAX, ("input",), 2, False, 3), DpuLayer("mean", MEAN, ("pool",), 2, False, 3, 1, 1, 2))
+    network = DpuNetwork(layers, {}, {}, 4, "mean", "mean")
+    pixels = np.random.default_rng(1).integers(-128, 128, (9, 4, 4, 1)).astype(np.int8)
+    pooled = np.floor(pixels.reshape(9, 2, 2, 2, 2).max(axis=(2, 4)) / 2 + 0.5)
+    wanted = np.floor(pooled.sum(axis=(1, 2)) / 4 + 0.5).astype(int)
+    assert DpuArithmetic(network).run(pixels)[0].tolist() == wanted.tolist()
+    assert_same(network, pixels)
+
+
+def test_a_raised_layer_that_is_only_concatenated_has_the_fix_point_of_the_concat(network: DpuNetwork) -> None:
+    layers = {layer.name: layer for layer in network.layers}
+    joined = [layer for layer in network.layers if layer.kind == CONCAT]
+    raised = [(layers[name], layer) for layer in joined for name in layer.of if layers[name].kind == RAISE]
+    assert raised
+    for layer, concat in raised:
+        assert layer.fix_point == min(concat.fix_point, network.fix_point(layer.of[0]) + layer.weight_fix_point)
+
+
 def test_halves_go_up_in_features_and_away_from_zero_in_weights() -> None:
     halves = torch.tensor([-1.5, -0.5, 0.5, 1.5])
     assert half_up(halves).tolist() == [-1, 0, 1, 2]
