@@ -98,7 +98,7 @@ def uynet_network(width: int = 2, seed: int = 4) -> tuple[list[dict[str, Any]], 
             layer["fix_point"] = int(np.floor(np.log2(127 / peak)))
         elif kind == "concat":
             layer["fix_point"] = min(values[source][1] for source in of)
-        elif kind == "mean":
+        elif kind in ("max", "mean"):
             layer["fix_point"] = values[of[0]][1]
         layers.append(layer)
         values[name] = integer_network.apply(layer, weights, values)
