@@ -118,8 +118,9 @@ WRONG: dict[str, tuple[Broken, type[FarmError], str]] = {
     "missing xmodel": (with_file(None), BadModel, "cannot be read .*copy it again"),
     "empty xmodel": (with_file(b""), BadModel, "is empty: copy it again"),
     "float ONNX model": (with_file(b"\x08\x0a\x12\x07pytorch"), BadModel, "no xmodel: .*trainer compile"),
+    "xmodel of no operator": (with_file(b"\x0a\x03abc"), BadModel, "has no DPU subgraph.*compile it with vai_c_xir"),
     "corrupt xmodel": (
-        with_file(b"\x0a\x03abc"),
+        with_file(b"\x0a\x08stand-in\x12\x01{"),
         BadModel,
         "died of SIGABRT while reading the xmodel; .*cannot parse.*compile it",
     ),
