@@ -23,7 +23,7 @@ from torch import nn
 
 CALIBRATION_BATCH = 8
 NETWORK, CALIBRATION, HELD_OUT, ANSWERS = "network.npz", "calibration.npy", "held_out.npy", "answers.npz"
-RESULT, XMODEL = "quantize_result", "UYNet_int.xmodel"
+RESULT, XMODEL, CALIBRATED_FOR = "quantize_result", "UYNet_int.xmodel", "calibrated_for.txt"
 FEWEST, MOST = 100, 1000
 
 
@@ -114,12 +114,13 @@ def calibrate(folder: Path, device: Any, finetune: bool) -> None:
         quantizer.fast_finetune(run, given)
     run(*given)
     quantizer.export_quant_config()
+    (folder / RESULT / CALIBRATED_FOR).write_text(header["sha256"])
 
 
 def test(folder: Path, device: Any, finetune: bool) -> None:
     """Write the xmodel and answer the held-out crops with the quantized network."""
     network, header = read_network(folder)
-    _check_calibration(folder / RESULT / "quant_info.json", finetune)
+    _check_calibration(folder / RESULT, header["sha256"], finetune)
     crops, xmodel = np.load(str(folder / HELD_OUT)), folder / RESULT / XMODEL
     for stale in (folder / ANSWERS, xmodel):
         if stale.exists():
@@ -138,16 +139,20 @@ def test(folder: Path, device: Any, finetune: bool) -> None:
     np.savez(str(folder / ANSWERS), logits=logits, masks=masks, network=sha256, fast_finetuned=tuned)
 
 
-def _check_calibration(info: Path, finetune: bool) -> None:
-    """End unless there is a calibration, made with or without fast fine-tuning as `finetune` says: mixing them only warns."""
-    if not info.exists():
-        sys.exit("{} holds no calibration: run --quant_mode calib first".format(info.parent))
+def _check_calibration(result: Path, sha256: str, finetune: bool) -> None:
+    """End unless there is a calibration of this network on these crops, with or without fast fine-tuning as `finetune` says.
+
+    pytorch_nndct does not ask for the first and only warns of the second.
+    """
+    info, made_for = result / "quant_info.json", result / CALIBRATED_FOR
+    if not info.exists() or not made_for.exists() or made_for.read_text() != sha256:
+        sys.exit("{} holds no calibration of this network on these crops: run --quant_mode calib first".format(result))
     tuned = bool(json.loads(info.read_text()).get("fast_finetuned"))
     if tuned != finetune:
         done, wanted = ("with", "with it") if tuned else ("without", "without it")
         sys.exit(
             "the calibration in {} was made {} --fast_finetune: run this {}, or calibrate again".format(
-                info.parent, done, wanted
+                result, done, wanted
             )
         )
 

@@ -153,6 +153,11 @@ def test_the_vendors_quantizer_calibrates_answers_and_exports(
     monkeypatch.setattr(sys, "argv", ["nndct_quantize.py", *words])
     with pytest.raises(SystemExit, match="was made with --fast_finetune: run this with it, or calibrate again"):
         nndct_quantize.main()
+    # Nor with other crops, which the folder is given here: the calibration is one of a hundred.
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""))
+    with pytest.raises(SystemExit, match="no calibration of this network on these crops"):
+        nndct_quantize.main()
 
 
 def test_a_missing_vendor_is_told_with_what_to_run_where(card: Path, aligned: Path, tmp_path: Path) -> None:
