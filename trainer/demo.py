@@ -29,8 +29,8 @@ from trainer.sources import pictures
 from trainer.splits import SPLIT, Policy, Split, leaks, make_split
 from trainer.train import train
 
-SHARES = {"self": 0.15, "resampled": 0.2, "donor": 0.2, "redrawn": 0.45}
-"""Of the kinds of fakes that are trained on."""
+SHARES = {"self": 0.35, "resampled": 0.1, "donor": 0.35, "redrawn": 0.2}
+"""Of the kinds of fakes that are trained on: the more of a kind, the worse 0.1 told it apart on validation (LOG.md)."""
 EPOCH_IMAGES = 2000
 """Between two looks at the validation side."""
 
@@ -46,7 +46,7 @@ class DemoData:
     video_like: CropSet
 
     def material(self) -> Material:
-        """The training people's portraits, in the shares of kinds that the shipped weights saw."""
+        """The training people's portraits, with the kinds of fakes in their SHARES."""
         return Material.of([Source(self.crops, self.split.rows(self.crops, "train"), SHARES)])
 
 
@@ -163,12 +163,13 @@ def _config(data: DemoData, images: int, seed: int, threads: int, width: int, st
         validation_images=256,
         seed=seed,
         threads=threads,
+        accumulate=2,  # 16 pictures at once fit a CPU's cache better than 32: 10.7 a CPU second against 8.8
     )
     optimiser = Optimiser()
     if start_from is not None:
-        # What is known already shall not be shaken out again: on validation 1e-3 lost and 3e-4 did not, see LOG.md.
+        # Two thousand pictures at this rate made a finished network worse, 48,000 better; see LOG.md.
         run = replace(run, start_from=str(start_from.resolve()), window_share=0.8)
-        optimiser = replace(optimiser, learning_rate=3e-4, warmup_images=500, cooldown=0.6)
+        optimiser = replace(optimiser, learning_rate=1e-3, cooldown=0.5)
     return TrainConfig(
         data=(Data(str(data.crops.folder), fakes=SHARES),),
         name=f"uynet-w{width}",
