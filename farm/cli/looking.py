@@ -75,7 +75,7 @@ def results(
 ) -> None:
     """One row per submitted path, or sums over them."""
     from farm.cli.changes import write_changes
-    from farm.cli.tables import write_results, write_sums
+    from farm.cli.tables import NOTHING_YET, write_results, write_sums
     from farm.db import results as read
     from farm.db.session import database_errors
 
@@ -91,8 +91,7 @@ def results(
                 By.DAY: read.by_day,
             }
             unlabelled = "no path has a label: submit a CSV manifest with the columns path,label"
-            none = {"none": unlabelled} if by is By.LABEL else {}
-            write_sums(sums[by](session, scan_id), written.value, out, **none)
+            write_sums(sums[by](session, scan_id), written.value, out, unlabelled if by is By.LABEL else NOTHING_YET)
             return
         latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)
         if latest is None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LINES = 40
 """Videos in the table that ends a scan; `farm results` shows all."""
+NOTHING_YET = "nothing yet"
+"""What a table of sums says that has no row."""
 
 
 def print_scan(scanned: Scanned, home: Path, seconds: float) -> None:
@@ -88,7 +90,7 @@ def write_rows(rows: Iterable[dict[str, Any]], schema: Any, written: str, path: 
         sink.close()
 
 
-def write_sums(sums: Sequence[Any], written: str, path: Path | None, none: str = "nothing yet") -> None:
+def write_sums(sums: Sequence[Any], written: str, path: Path | None, none: str = NOTHING_YET) -> None:
     """Rows that sum results up, in the format asked for, to a file or stdout; a table without a row says `none`.
 
     Raises BadInput where parquet has no file.

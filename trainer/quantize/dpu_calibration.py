@@ -29,7 +29,7 @@ from trainer.quantize.dpu_network import (
 )
 from trainer.quantize.equalization import equalized
 from trainer.quantize.fix_points import Votes, best_fix_point, quantized_weights, without_saturation
-from trainer.quantize.layers import CONCAT, INPUT, MAX, MEAN, RAISE, FloatNetwork, Layer
+from trainer.quantize.layers import CONCAT, INPUT, MAX, MEAN, RAISE, FloatNetwork, Layer, takers_of
 
 BATCH = 8
 CORRECTING = 25
@@ -137,9 +137,6 @@ class _Fitting:
 
 
 def _concatenated(layers: tuple[Layer, ...]) -> dict[str, str]:
-    takers: defaultdict[str, list[Layer]] = defaultdict(list)
-    for layer in layers:
-        for name in layer.of:
-            takers[name].append(layer)
+    takers = takers_of(layers)
     raised = [layer.name for layer in layers if layer.kind == RAISE and not layer.relu]
     return {name: takers[name][0].name for name in raised if [one.kind for one in takers[name]] == [CONCAT]}

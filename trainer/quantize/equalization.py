@@ -7,14 +7,13 @@ The float network answers the same; its weights fit better into one fix point pe
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.quantize.layers import CONV, MAX, MEAN, RAISE, FloatNetwork, Layer
+from trainer.quantize.layers import CONV, MAX, MEAN, RAISE, FloatNetwork, Layer, takers_of
 
 Array = NDArray[np.float32]
 SMALLEST = np.float32(1e-7)
@@ -35,10 +34,7 @@ def equalized(network: FloatNetwork) -> FloatNetwork:
 
 def _pairs(layers: Sequence[Layer]) -> list[tuple[str, str]]:
     """Convolutions, plain or transposed, of which the second alone takes what the first answers, through pools at most."""
-    takers: defaultdict[str, list[Layer]] = defaultdict(list)
-    for layer in layers:
-        for name in layer.of:
-            takers[name].append(layer)
+    takers = takers_of(layers)
     found = []
     for layer in layers:
         if layer.kind in (CONV, RAISE):

@@ -5,7 +5,8 @@ Letters: K side of a kernel, C channels in, D channels out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ class FloatNetwork:
     biases: Mapping[str, NDArray[np.float32]]
     class_layer: str
     mask_layer: str
+
+
+def takers_of(layers: Sequence[Layer]) -> Mapping[str, list[Layer]]:
+    """Name of a layer (or "input") -> the layers that take what it answers; none for the last."""
+    takers: defaultdict[str, list[Layer]] = defaultdict(list)
+    for layer in layers:
+        for name in layer.of:
+            takers[name].append(layer)
+    return takers
 
 
 def read_onnx(path: Path, card: ModelCard) -> FloatNetwork:
