@@ -111,7 +111,7 @@ def run_worker(
     pool = "prefork" if queue == SPLIT_QUEUE else "threads"
     if queue == INFER_QUEUE:
         card = card_of(card or settings().card, settings().engine, settings().vart_device)
-    node = f"{node_name(queue, card)}@{socket.gethostname()}"
+    node = f"{node_name(queue, card, sole)}@{socket.gethostname()}"
     if sole:
         _free_leases_of(node)
     worker = app.Worker(
@@ -130,12 +130,13 @@ def run_worker(
     return int(worker.exitcode or 0)
 
 
-def node_name(queue: str, card: str) -> str:
-    """What a worker is called, before the `@host`."""
+def node_name(queue: str, card: str, sole: bool = False) -> str:
+    """What a worker is called, before the `@host`: by its card, which takes one worker, else by its process, for a host may have many."""
     if card:
         return f"vck5000-{card}" if is_address(card) else card
-    device = settings().training_device.replace(":", "-")
-    return {SPLIT_QUEUE: "split", TRAIN_QUEUE: f"train-{device or 'nowhere'}"}.get(queue, "cpu-0")
+    device = settings().training_device.replace(":", "-") or "nowhere"
+    kind = {SPLIT_QUEUE: "split", TRAIN_QUEUE: f"train-{device}"}.get(queue, "cpu")
+    return f"{kind}-{0 if sole else os.getpid()}"
 
 
 def _slots(queue: str, wanted: int) -> int:
