@@ -24,6 +24,7 @@ install-trainer: $(VENV)/.stamp-trainer ## what `trainer` needs: torch, onnx
 demo: $(VENV)/.stamp-base ## scan sample clips made on the spot; results in ./demo
 	@$(BIN)/farm demo demo
 
+# in the order of the folders: e2e and integration, where the long files are, begin first
 test: $(VENV)/.stamp-test ## every test: unit, contract, integration, end to end
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 

@@ -1,4 +1,4 @@
-"""What the shipped weights are trained and measured on, from a folder of portraits; every stage that is already done is not done again.
+"""What weights like the shipped ones are trained and measured on, from a folder of portraits; every stage that is done is not done again.
 
 WORK/set         the prepared portraits, their split, and every face re-drawn by generators
 WORK/validation  twins of the held-out people, augmented as in training: measured and calibrated on
@@ -30,7 +30,7 @@ from trainer.splits import SPLIT, Policy, Split, leaks, make_split
 from trainer.train import train
 
 SHARES = {"self": 0.35, "resampled": 0.1, "donor": 0.35, "redrawn": 0.2}
-"""Of the kinds of fakes that are trained on: the more of a kind, the worse 0.1 told it apart on validation (LOG.md)."""
+"""Of the kinds of fakes that are trained on: most of the two that 0.1 told apart worst, self-blends and donors (LOG.md)."""
 EPOCH_IMAGES = 2000
 """Between two looks at the validation side."""
 
@@ -167,7 +167,7 @@ def _config(data: DemoData, images: int, seed: int, threads: int, width: int, st
     )
     optimiser = Optimiser()
     if start_from is not None:
-        # Two thousand pictures at this rate made a finished network worse, 48,000 better; see LOG.md.
+        # Stages of 2,000 pictures at this rate cost AUC; 48,000 in one bettered masks and video-like crops; see LOG.md.
         run = replace(run, start_from=str(start_from.resolve()), window_share=0.8)
         optimiser = replace(optimiser, learning_rate=1e-3, cooldown=0.5)
     return TrainConfig(

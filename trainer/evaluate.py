@@ -95,7 +95,7 @@ def _overlaps(crops: CropSet, row: int, said: NDArray[np.bool_]) -> tuple[float,
 def figures(found: Evaluation, temperature: float = 1.0, bias: float = 0.0, threshold: float = 0.5) -> dict[str, Any]:
     """Every figure as plain values; one that cannot be had is None, with the reason under "not_measured".
 
-    Accuracy, F1 and the counts are at `threshold` on p = sigmoid((logit - bias) / temperature), by crop and by video.
+    Accuracy, F1 and the counts are at `threshold` on p = sigmoid((logit - bias) / temperature), by crop, video, group and method.
     """
     videos = by_video(found)
     told: dict[str, Any] = {
@@ -112,11 +112,9 @@ def figures(found: Evaluation, temperature: float = 1.0, bias: float = 0.0, thre
     told["mask"] = _masks(found)
     if told["mask"]["iou"] is None:
         told["not_measured"]["mask"] = "no fake has a known mask"
+    said = probability(found.logits, temperature, bias) >= threshold
     for name, column in (("by_group", found.groups), ("by_method", found.methods)):
-        told[name] = {
-            str(key): _brief(found, column, str(key), probability(found.logits, temperature, bias) >= threshold)
-            for key in np.unique(column)
-        }
+        told[name] = {str(key): _brief(found, column, str(key), said) for key in np.unique(column)}
     return told
 
 

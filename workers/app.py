@@ -131,7 +131,10 @@ def run_worker(
 
 
 def node_name(queue: str, card: str, sole: bool = False) -> str:
-    """What a worker is called, before the `@host`: by its card, which takes one worker, else by its process, for a host may have many."""
+    """What a worker is called, before the `@host`: by its card, which takes one worker, else by its process, for a host may have many.
+
+    The `sole` one is number 0, so that its successor finds its leases.
+    """
     if card:
         return f"vck5000-{card}" if is_address(card) else card
     device = settings().training_device.replace(":", "-") or "nowhere"

@@ -85,12 +85,15 @@ def results(
         )
     with opened_farm(home) as farm, database_errors(), farm.sessions() as session:
         if by is not None and by is not By.CHANGE:
+            if scan_id is not None:
+                read.scan_facts(session, scan_id)
             sums: dict[By, Callable[..., Sequence[Any]]] = {
                 By.DATASET: read.by_dataset,
                 By.LABEL: read.by_label,
                 By.DAY: read.by_day,
             }
-            unlabelled = "no path has a label: submit a CSV manifest with the columns path,label"
+            where = "" if scan_id is None else f" of scan {scan_id}"
+            unlabelled = f"no path{where} has a label: submit a CSV manifest with the columns path,label"
             write_sums(sums[by](session, scan_id), written.value, out, unlabelled if by is By.LABEL else NOTHING_YET)
             return
         latest = scan_id or next((scan.scan for scan in read.scan_status(session, limit=1)), None)

@@ -60,6 +60,7 @@ def test_an_unknown_scan_is_named(line: CommandLine, tmp_path: Path) -> None:
     assert line.run("db", "upgrade", "--home", tmp_path / "home").code == 0
     for command in (
         ("results", "7"),
+        ("results", "7", "--by", "label"),
         ("cancel", "7"),
         ("rescan", "7"),
         ("report", "7", "--out", "out"),

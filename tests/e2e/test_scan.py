@@ -170,6 +170,15 @@ def test_results_can_be_summed_up(scanned: Scanned, by: str) -> None:
     assert int(row["verdicts_UNREADABLE"]) == scanned.summary["verdicts"]["UNREADABLE"]
 
 
+def test_sums_by_label_without_labels_say_how_to_give_them(scanned: Scanned) -> None:
+    scan = str(scanned.summary["scan"])
+    shown = scanned.line.run("results", scan, "--home", scanned.home, "--by", "label")
+    assert (shown.code, shown.out.strip()) == (
+        0,
+        f"no path of scan {scan} has a label: submit a CSV manifest with the columns path,label",
+    )
+
+
 def test_status_lists_the_scans_and_whether_they_are_done(scanned: Scanned) -> None:
     shown = scanned.line.run("status", "--home", scanned.home)
     assert shown.code == 0, shown.err

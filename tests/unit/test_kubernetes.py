@@ -14,7 +14,9 @@ import yaml
 from cloudcoil.models.keda import v1alpha1 as keda
 
 from farm.cli.app import app
+from farm.queue import SPLIT_QUEUE
 from farm.settings import Settings
+from workers.app import node_name
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 VERSION = "1.34"
@@ -158,3 +160,9 @@ def test_what_is_scaled_says_no_number_of_its_own() -> None:
     assert not [name for name in scaled if "replicas" in deployments[name]["spec"]]
     authentication = of_kind("TriggerAuthentication")["farm-database"]["spec"]["secretTargetRef"]
     assert authentication == [{"parameter": "connection", "name": "farm-secrets", "key": "FARM_DATABASE_URL"}]
+
+
+def test_the_splitters_probe_asks_for_the_name_that_its_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    probe = pods()["splitter"]["containers"][0]["livenessProbe"]["exec"]["command"][-1]
+    assert f'"{node_name(SPLIT_QUEUE, "")}@$(hostname)"' in probe

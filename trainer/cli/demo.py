@@ -33,7 +33,7 @@ def demo_weights(
         typer.Option(help="model card or checkpoint of an earlier call, to go on from", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
-    """Weights like the shipped ones: portraits in, ONNX and card out. About an hour of CPU time. A demonstration."""
+    """Weights like the shipped ones: portraits in, ONNX and card out. An hour or two of CPU time. A demonstration."""
     from trainer import demo
 
     card = demo.demo_weights(

@@ -47,7 +47,8 @@ def quantize(
     dpu_arithmetic: Annotated[
         bool,
         typer.Option(
-            "--dpu-arithmetic", help="what a VCK5000 would answer, bit for bit, without one; instead of --backend"
+            "--dpu-arithmetic",
+            help="the network in a VCK5000's integers, without one (biases are not quite the vendor's); instead of --backend",
         ),
     ] = False,
     calibration: Calibration = None,

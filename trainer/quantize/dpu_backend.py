@@ -1,7 +1,7 @@
 """The DPU's arithmetic without a DPU: power-of-two int8 weights from ONNX ones, and a scorer that answers as the card would.
 
-What the card's engine does around the network is done by the engine's own code, so the figures are those of the card as far as its
-arithmetic is what `dpu_network` says.
+What the card's engine does around the network is done by the engine's own code, so the figures are those of a card that runs these
+integers, as far as its arithmetic is what `dpu_network` says.
 """
 
 from __future__ import annotations

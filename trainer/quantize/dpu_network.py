@@ -22,7 +22,7 @@ from torch import Tensor
 
 from farm.errors import BadModel
 from trainer.quantize.fix_points import LEAST, MOST, half_up
-from trainer.quantize.layers import CONCAT, CONV, INPUT, MAX, MEAN, RAISE
+from trainer.quantize.layers import CONCAT, CONV, DAMAGED_NPZ, INPUT, MAX, MEAN, RAISE
 
 EXACT_FLOAT32 = 2**24
 MEANS = {2: (1, 2), 7: (21, 10)}
@@ -91,7 +91,7 @@ class DpuNetwork:
                 layer, _, part = key.rpartition(".")
                 parts[part][layer] = array
             return cls(layers, parts["kernel"], parts["bias"], **header)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGED_NPZ as error:
             raise BadModel(f"{name} is no network of `trainer quantize --dpu-arithmetic`: {error}") from error
 
 

@@ -17,7 +17,8 @@ from trainer.quantize.layers import CONV, MAX, MEAN, RAISE, FloatNetwork, Layer,
 
 Array = NDArray[np.float32]
 SMALLEST = np.float32(1e-7)
-ALIKE = 0.5
+"""What stands for a weight of 0 in a channel without any other, and the least magnitude: the vendor's."""
+UNTOUCHED = 0.5
 """Channels whose two largest weights are smaller than this together stay as they are."""
 
 
@@ -53,7 +54,7 @@ def _scale(first: Array, bias: Array, second: Array) -> Array:
     theirs = np.abs(second).max(axis=(0, 1, 3))
     middle = np.sqrt(largest * theirs)
     scale = np.divide(largest, middle, out=np.ones_like(largest), where=middle != 0)
-    return np.where(largest + theirs < ALIKE, np.float32(1), scale).astype(np.float32)
+    return np.where(largest + theirs < UNTOUCHED, np.float32(1), scale).astype(np.float32)
 
 
 def _bias_divisor(weights: Array, bias: Array) -> int:

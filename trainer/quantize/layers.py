@@ -5,11 +5,11 @@ Letters: K side of a kernel, C channels in, D channels out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from farm.errors import BadModel
 
 INPUT = "input"
 """Name of the value that the first layer takes."""
+DAMAGED_NPZ = (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile)
+"""What a damaged or foreign .npz file raises."""
 CONV, RAISE, MAX, MEAN, CONCAT = "conv", "raise", "max", "mean", "concat"
 """Stride-1 convolution with zero padding; 2x2 stride-2 transposed convolution; pools; concatenation of channels."""
 
@@ -51,7 +53,7 @@ class FloatNetwork:
 
 def takers_of(layers: Sequence[Layer]) -> Mapping[str, list[Layer]]:
     """Name of a layer (or "input") -> the layers that take what it answers; none for the last."""
-    takers: defaultdict[str, list[Layer]] = defaultdict(list)
+    takers: dict[str, list[Layer]] = {INPUT: []} | {layer.name: [] for layer in layers}
     for layer in layers:
         for name in layer.of:
             takers[name].append(layer)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from farm.contracts import CROP_SIDE_PX, ModelCard
 from farm.errors import BadInput, BadModel, EngineMissing
 from trainer.quantize.int8 import Material, evaluated, float_weights, int8_card
-from trainer.quantize.layers import read_onnx
+from trainer.quantize.layers import DAMAGED_NPZ, read_onnx
 from trainer.quantize.made import Made
 from trainer.quantize.report import Report, compared
 from trainer.scoring import Scorer, open_scorer
@@ -75,24 +75,23 @@ def quantize(
 def _write(
     folder: Path, weights: Path, card: ModelCard, calibration: NDArray[np.uint8], held: NDArray[np.uint8]
 ) -> str:
-    """The folder's content; a digest of all of it, which the answers must name."""
+    """The folder's content; a digest of all that the answers hang on, which they must name."""
     if not script.FEWEST <= len(calibration) <= script.MOST:
         raise BadInput(
             f"{len(calibration)} calibration crops, the vendor's quantizer wants {script.FEWEST} to {script.MOST}: "
             "see --calibration and --calibration-crops"
         )
     network = read_onnx(weights, card)
-    parts = (card.sha256.encode(), calibration.tobytes(), held.tobytes())
-    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
-    header = {
+    header: dict[str, Any] = {
         "layers": [asdict(layer) for layer in network.layers],
         "class_layer": network.class_layer,
         "mask_layer": network.mask_layer,
         "input_scale": card.input_scale,
         "input_offset": card.input_offset,
-        "mask_cut": mask_cut(card),
-        "sha256": key,
     }
+    header["calibrated"] = _digest(card.sha256.encode(), json.dumps(header).encode(), calibration.tobytes())
+    header["mask_cut"] = mask_cut(card)
+    header["sha256"] = _digest(json.dumps(header).encode(), held.tobytes())
     arrays = {f"{name}.kernel": kernel for name, kernel in network.kernels.items()}
     arrays |= {f"{name}.bias": bias for name, bias in network.biases.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,15 +100,20 @@ def _write(
     np.save(folder / script.CALIBRATION, calibration)
     np.save(folder / script.HELD_OUT, held)
     shutil.copyfile(script.__file__, folder / Path(script.__file__).name)
-    return key
+    return str(header["sha256"])
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def _answered(folder: Path, key: str, vendor: Vendor) -> bool:
     """Whether the folder holds answers to exactly what it asks, by a network made as it is to be."""
     try:
-        with np.load(folder / script.ANSWERS) as answers:
+        # opened here, for numpy leaves a file that is no archive open
+        with (folder / script.ANSWERS).open("rb") as file, np.load(file) as answers:
             return (str(answers["network"]), bool(answers["fast_finetuned"])) == (key, vendor.fast_finetune)
-    except (OSError, ValueError, KeyError):
+    except DAMAGED_NPZ:
         return False
 
 

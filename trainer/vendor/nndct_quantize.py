@@ -24,6 +24,9 @@ from torch import nn
 CALIBRATION_BATCH = 8
 NETWORK, CALIBRATION, HELD_OUT, ANSWERS = "network.npz", "calibration.npy", "held_out.npy", "answers.npz"
 RESULT, XMODEL, CALIBRATED_FOR = "quantize_result", "UYNet_int.xmodel", "calibrated_for.txt"
+INFO = "quant_info.json"
+CALIBRATION_FILES = (CALIBRATED_FOR, INFO, "bias_corr.pth", "param.pth")
+"""The first says of which network and crops the others, the vendor's, are: it is removed first and written last."""
 FEWEST, MOST = 100, 1000
 
 
@@ -106,6 +109,8 @@ def calibrate(folder: Path, device: Any, finetune: bool) -> None:
     crops = np.load(str(folder / CALIBRATION))
     if not FEWEST <= len(crops) <= MOST:
         sys.exit("{} calibration crops, expected {} to {}: write this folder again".format(len(crops), FEWEST, MOST))
+    result = folder / RESULT
+    _remove(*(result / name for name in CALIBRATION_FILES))
     quantizer = _quantizer(
         "calib", network.to(device), images(crops[:CALIBRATION_BATCH], header, device), folder, device
     )
@@ -114,17 +119,23 @@ def calibrate(folder: Path, device: Any, finetune: bool) -> None:
         quantizer.fast_finetune(run, given)
     run(*given)
     quantizer.export_quant_config()
-    (folder / RESULT / CALIBRATED_FOR).write_text(header["sha256"])
+    if not (result / INFO).exists():
+        sys.exit("pytorch_nndct wrote no calibration into {}: see what it says above".format(result))
+    (result / CALIBRATED_FOR).write_text(header["calibrated"])
+
+
+def _remove(*stale: Path) -> None:
+    for path in stale:
+        if path.exists():
+            path.unlink()
 
 
 def test(folder: Path, device: Any, finetune: bool) -> None:
     """Write the xmodel and answer the held-out crops with the quantized network."""
     network, header = read_network(folder)
-    _check_calibration(folder / RESULT, header["sha256"], finetune)
+    _check_calibration(folder / RESULT, header["calibrated"], finetune)
     crops, xmodel = np.load(str(folder / HELD_OUT)), folder / RESULT / XMODEL
-    for stale in (folder / ANSWERS, xmodel):
-        if stale.exists():
-            stale.unlink()
+    _remove(folder / ANSWERS, xmodel)
     # The xmodel is exported of a network that last saw one crop; before the others, for it takes seconds and may fail.
     quantizer = _quantizer("test", network.to(device), images(crops[:1], header, device), folder, device)
     if finetune:
@@ -139,13 +150,13 @@ def test(folder: Path, device: Any, finetune: bool) -> None:
     np.savez(str(folder / ANSWERS), logits=logits, masks=masks, network=sha256, fast_finetuned=tuned)
 
 
-def _check_calibration(result: Path, sha256: str, finetune: bool) -> None:
+def _check_calibration(result: Path, calibrated: str, finetune: bool) -> None:
     """End unless there is a calibration of this network on these crops, with or without fast fine-tuning as `finetune` says.
 
-    pytorch_nndct does not ask for the first and only warns of the second.
+    pytorch_nndct does not ask for the first; of the second it ends without a remedy, or goes on with other numbers.
     """
-    info, made_for = result / "quant_info.json", result / CALIBRATED_FOR
-    if not info.exists() or not made_for.exists() or made_for.read_text() != sha256:
+    info, made_for = result / INFO, result / CALIBRATED_FOR
+    if not info.exists() or not made_for.exists() or made_for.read_text() != calibrated:
         sys.exit("{} holds no calibration of this network on these crops: run --quant_mode calib first".format(result))
     tuned = bool(json.loads(info.read_text()).get("fast_finetuned"))
     if tuned != finetune:

@@ -12,6 +12,7 @@ from farm.db.results.videos import (
     engines_of,
     engines_of_videos,
     face_scores,
+    scan_facts,
     scan_results,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "face_scores",
     "rescan_of",
     "scan_changes",
+    "scan_facts",
     "scan_results",
     "scan_status",
     "verdict_counts",

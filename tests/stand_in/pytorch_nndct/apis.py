@@ -13,8 +13,8 @@ with torch 2.13, on a processor):
 - test: `export_xmodel(output_dir, deploy_check)` writes CLASS_int.xmodel, and may stand before the answers: they are the same. Of a
   network that last saw another batch than 1 it prints an error and writes it all the same.
 
-What is **not** mirrored: features are quantized at the outputs alone, biases not corrected and weights not equalized; the xmodel is
-a container of the stand-in with the known network in it, not the network that was given.
+What is **not** mirrored: features are quantized at the outputs alone, biases not corrected and weights not equalized, fine-tuning
+changes no number, loaded or not; the xmodel is a container of the stand-in with the known network in it, not the network that was given.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fake_quantized(values, fix_point):
 
 
 def fix_point_of(values):
-    peak = float(values.abs().max())
+    peak = float(values.detach().abs().max())
     return 12 if peak == 0 else min(12, int(np.floor(np.log2(127.5 / peak))))
 
 

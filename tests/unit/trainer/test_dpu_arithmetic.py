@@ -209,9 +209,13 @@ def test_outputs_that_the_card_does_not_name_are_refused(tiny_onnx: Path) -> Non
         read_onnx(tiny_onnx, dataclasses.replace(CARD, class_output="nonsense"))
 
 
-def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"PK nonsense", b"PK\x03\x04 cut short", b""], ids=["text", "cut", "empty"])
+def test_what_is_no_network_is_refused(content: bytes) -> None:
     with pytest.raises(BadModel, match="no network of `trainer quantize --dpu-arithmetic`"):
-        DpuNetwork.from_bytes(b"PK nonsense", "x.npz")
+        DpuNetwork.from_bytes(content, "x.npz")
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "tiny-dpu.npz"
     weights.write_bytes(b"other")
     card: ModelCard = dataclasses.replace(CARD, weights=weights.name)

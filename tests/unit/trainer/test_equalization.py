@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -73,6 +74,39 @@ def test_a_channel_is_divided_by_the_root_of_the_ratio_of_the_largest_weights_an
     wanted = np.array([0.5, np.sqrt(2.0), 0.5, 1.0])
     np.testing.assert_allclose(first[0, 0, 0] / made.kernels["first"][0, 0, 0], wanted, rtol=1e-6)
     np.testing.assert_allclose(made.kernels["second"][0, 0, :, 0] / second[0, 0, :, 0], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "largest_weight", "bias", "divisor"),
+    [
+        (0.1, 0.1, 0.4, 2),  # a small bias: below 10, and below 20 of the largest weights
+        (0.001, 1.0, 0.5, 5),  # a small one, but more than 100 of half of the weights
+        (0.1, 0.1, 5.0, 20),  # 50 weights: more than 30
+        (0.1, 0.1, 2.5, 10),  # 25: more than 15
+        (1.0, 1.0, 12.0, 5),
+    ],
+)
+def test_a_bias_counts_the_less_the_more_weights_it_is_worth(
+    weight: float, largest_weight: float, bias: float, divisor: int
+) -> None:
+    given = network(Layer("first", CONV, (INPUT,), 1), Layer("second", CONV, ("first",), 1))
+    first, second = np.full((1, 1, 4, 4), weight, np.float32), np.ones((1, 1, 4, 4), np.float32)
+    first[0, 0, 0, 0] = largest_weight
+    biases = {name: np.full(4, bias, np.float32) for name in given.kernels}
+    made = equalized(replace(given, kernels={"first": first, "second": second}, biases=biases))
+    wanted = np.sqrt(max(weight, bias / divisor))
+    np.testing.assert_allclose(made.kernels["second"][0, 0, 1:, 0], wanted, rtol=1e-6)
+
+
+def test_the_bias_of_a_channel_without_weights_counts_nothing() -> None:
+    given = network(Layer("first", CONV, (INPUT,), 1), Layer("second", CONV, ("first",), 1))
+    first, second = np.full((1, 1, 4, 4), 0.5, np.float32), np.full((1, 1, 4, 4), 2.0, np.float32)
+    first[:, :, :, 1] = 0
+    biases = {name: np.array([0.0, 3.0, 0.0, 0.0], np.float32) for name in given.kernels}
+    made = equalized(replace(given, kernels={"first": first, "second": second}, biases=biases))
+    np.testing.assert_array_equal(made.biases["first"], biases["first"])
+    np.testing.assert_array_equal(made.kernels["second"][:, :, 1], second[:, :, 1])
+    np.testing.assert_allclose(made.kernels["second"][0, 0, 0, 0], 1.0, rtol=1e-6)
 
 
 def test_what_two_layers_take_is_left_as_it_is() -> None:

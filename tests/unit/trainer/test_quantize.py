@@ -133,9 +133,7 @@ def _nndct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_nndct")
-def test_the_vendors_quantizer_calibrates_answers_and_exports(
-    card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_vendors_quantizer_calibrates_answers_and_exports(card: Path, aligned: Path, tmp_path: Path) -> None:
     path, report = nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor(), allow_drop=True)
     made = ModelCard.load(path)
     assert made.weights == "tiny_int.xmodel" and made.training["quantized_with"] == "vai_q_pytorch, fast fine-tuned"
@@ -146,18 +144,91 @@ def test_the_vendors_quantizer_calibrates_answers_and_exports(
     assert (again, same) == (path, report)
     with pytest.raises(EngineMissing):
         nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""), allow_drop=True)
-    # Nor are they those of a network without fine-tuning, and its calibration is not mixed up with one.
+
+
+def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, *words: str) -> None:
+    """Run the script in this process, as `python nndct_quantize.py` would."""
+    said = ["nndct_quantize.py", "--quant_mode", mode, "--device", "cpu", "--folder", str(folder), *words]
+    monkeypatch.setattr(sys, "argv", said)
+    nndct_quantize.main()
+
+
+@pytest.mark.usefixtures("_nndct")
+@pytest.mark.parametrize(
+    ("done", "asked", "told"),
+    [
+        (True, False, "was made with --fast_finetune: run this with it, or calibrate again"),
+        (False, True, "was made without --fast_finetune: run this without it, or calibrate again"),
+    ],
+)
+def test_a_calibration_with_and_one_without_fine_tuning_are_not_mixed_up(
+    done: bool, asked: bool, told: str, card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    nndct_backend.quantize(card, given(aligned, 100), out, vendor(fast_finetune=done), allow_drop=True)
     with pytest.raises(EngineMissing):
-        nndct_backend.quantize(card, given(aligned, 100), tmp_path / "out", vendor("", fast_finetune=False))
-    words = ["--quant_mode", "test", "--device", "cpu", "--folder", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["nndct_quantize.py", *words])
-    with pytest.raises(SystemExit, match="was made with --fast_finetune: run this with it, or calibrate again"):
-        nndct_quantize.main()
-    # Nor with other crops, which the folder is given here: the calibration is one of a hundred.
+        nndct_backend.quantize(card, given(aligned, 100), out, vendor("", fast_finetune=asked))
+    with pytest.raises(SystemExit, match=told):
+        ask(out, monkeypatch, "test", *(["--fast_finetune"] if asked else []))
+
+
+@pytest.mark.usefixtures("_nndct")
+def test_answers_and_calibrations_are_taken_for_what_they_were_made_of_alone(
+    card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plain = tmp_path / "out", vendor("", fast_finetune=False)
+    fewer = dataclasses.replace(given(aligned, 100), rows=np.array([0, 1, 2, 3]))
+    nndct_backend.quantize(card, given(aligned, 100), out, vendor(fast_finetune=False), allow_drop=True)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    # The same calibration answers other crops, and the same crops with masks cut elsewhere.
     with pytest.raises(EngineMissing):
-        nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""))
+        nndct_backend.quantize(card, fewer, out, plain, allow_drop=True)
+    ask(out, monkeypatch, "test")
+    nndct_backend.quantize(card, fewer, out, plain, allow_drop=True)
+    card.write_text(dataclasses.replace(ModelCard.load(card), mask_threshold=0.7).to_json())
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, fewer, out, plain, allow_drop=True)
+    ask(out, monkeypatch, "test")
+    nndct_backend.quantize(card, fewer, out, plain, allow_drop=True)
+    # It is none of a network that was calibrated on other crops.
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 101), out, plain)
     with pytest.raises(SystemExit, match="no calibration of this network on these crops"):
-        nndct_quantize.main()
+        ask(out, monkeypatch, "test")
+
+
+@pytest.mark.usefixtures("_nndct")
+@pytest.mark.parametrize("kept", [0, 0.5], ids=["empty", "cut"])
+def test_answers_that_were_cut_short_are_asked_for_again(
+    kept: float, card: Path, aligned: Path, tmp_path: Path
+) -> None:
+    plain = vendor(fast_finetune=False)
+    _, report = nndct_backend.quantize(card, given(aligned, 100), tmp_path, plain, allow_drop=True)
+    answers = tmp_path / nndct_quantize.ANSWERS
+    whole = answers.read_bytes()
+    answers.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(EngineMissing):
+        nndct_backend.quantize(card, given(aligned, 100), tmp_path, dataclasses.replace(plain, python=""))
+    assert nndct_backend.quantize(card, given(aligned, 100), tmp_path, plain, allow_drop=True)[1] == report
+
+
+@pytest.mark.usefixtures("_nndct")
+def test_a_calibration_that_is_stopped_leaves_none(
+    card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = vendor(fast_finetune=False)
+    nndct_backend.quantize(card, given(aligned, 100), tmp_path, plain, allow_drop=True)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    monkeypatch.setattr(nndct_quantize, "run", _stop)
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path, monkeypatch, "calib")
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match="run --quant_mode calib first"):
+        ask(tmp_path, monkeypatch, "test")
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_missing_vendor_is_told_with_what_to_run_where(card: Path, aligned: Path, tmp_path: Path) -> None:
