@@ -275,7 +275,9 @@ class ModelCard:
         """Read a card from its file. Raises BadModel."""
         try:
             return cls.from_json(path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise BadModel(f"model card {path} cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
             raise BadModel(f"model card {path} cannot be read: {error}") from error
         except BadModel as error:
             raise BadModel(f"{path}: {error}") from error

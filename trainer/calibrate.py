@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class Calibration:
     temperature: float
     bias: float
     threshold: float
-    #: measured with the threshold above
+    #: of reals at the threshold: what was measured, and at least the rule of three's bound
     false_positive_rate: float
     real_below: float
     #: the sample sizes and rates behind the numbers
@@ -49,17 +49,25 @@ def calibrate(evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN) -
     upper = max(float(np.quantile(found.real_logits, 0.995)) for found in evaluations) + margin
     lower = min(float(np.quantile(found.fake_logits, 0.02)) for found in evaluations)
     threshold = round(probability(upper), 4)
+    videos = sum(len(np.unique(found.videos[~found.fake])) for found in evaluations)
     figures = {
         "reals": len(real),
+        "videos_of_reals": videos,
         "reals_above_threshold": int((real >= upper).sum()),
         "reals_called_real": round(float((real <= lower).mean()), 4),
         "fakes_called_fake": round(float((fake >= upper).mean()), 4),
         "fakes_called_real": round(float((fake <= lower).mean()), 4),
     }
-    # A rate of 0 among n says no more than "below 3 / n" (the rule of three): state that bound, not a boast.
-    rate = min(1.0, max(figures["reals_above_threshold"], 3) / len(real))
+    # A rate of 0 among n says no more than "below 3 / n" (the rule of three): state that bound, not a boast. Frames of one video
+    # are no n: they stand and fall together.
+    rate = min(1.0, max(figures["reals_above_threshold"] / len(real), 3 / videos))
     real_below = min(round(probability(lower), 4), threshold)
     return Calibration(float(f"{temperature:.4g}"), round(bias, 4), threshold, round(rate, 5), real_below, figures)
+
+
+def abstaining(calibration: Calibration) -> Calibration:
+    """The same with bounds that no score passes: for a network that has not been shown to tell fakes from reals."""
+    return replace(calibration, threshold=1.0, real_below=0.0)
 
 
 def fit_sigmoid(real: NDArray[np.float64], fake: NDArray[np.float64]) -> tuple[float, float]:

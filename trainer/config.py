@@ -5,6 +5,7 @@ Relative paths are relative to the file. Every key has the default of the shippe
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -14,6 +15,8 @@ from typing import Any, get_type_hints
 
 from farm.errors import BadInput
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""Of a training: it names files."""
 UNSEEN = "unseen"
 """Kind of fakes by generators that are kept out of training."""
 
@@ -127,6 +130,7 @@ class TrainConfig:
         ):
             if word not in choices:
                 raise BadInput(f"the training's {key} is {word!r}, it must be one of {', '.join(choices)}")
+        _check_name(self.name)
         if not self.data:
             raise BadInput("the training names no data: add a [[data]] section with a manifest")
         if self.run.window_px % 32:
@@ -181,6 +185,13 @@ class _Plain:
     name: str = "uynet"
     version: str = "1.0"
     width: int = 16
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(NAME, name):
+        raise BadInput(
+            f"the training's name is {name!r}: it names files, so it must be letters, digits, '.', '_' and '-', a letter or digit first"
+        )
 
 
 def _section(kind: type[Any], values: Any, section: str, also: tuple[str, ...] = ()) -> Any:

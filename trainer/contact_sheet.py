@@ -17,12 +17,15 @@ SHOWN = 24
 COLUMNS = 4
 TILE_PX = 112
 GAP_PX = 6
+CAPTION_PX = 14
+CHARACTERS = 17
+"""Of the caption that fit below one tile."""
 UNKNOWN_GREY = 128
 """A mask that nobody knows is grey all over; black is untouched, white manipulated."""
 
 
 def draw(crops: CropSet, seed: int = 0, shown: int = SHOWN) -> Path:
-    """Write DIR/contact.png and answer its path: up to `shown` times real | fake | mask; drawn evenly over the fakes.
+    """Write DIR/contact.png and answer its path: up to `shown` times real | fake | mask over the video's name; drawn evenly over the fakes.
 
     Where the set has no pair, its crops alone. One seed gives one picture. Raises StorageAway where DIR
     cannot be written.
@@ -39,7 +42,9 @@ def draw(crops: CropSet, seed: int = 0, shown: int = SHOWN) -> Path:
     try:
         path.write_bytes(png.tobytes())
     except OSError as error:
-        raise StorageAway(f"{path} cannot be written ({error}); make room and give the same command again") from error
+        raise StorageAway(
+            f"{path} cannot be written ({error.strerror or error}); make room or name another folder, and give the same command again"
+        ) from error
     return path
 
 
@@ -58,6 +63,15 @@ def _cell(crops: CropSet, row: int, original: int, has_fakes: bool) -> NDArray[n
         real = crops.crop(original) if original >= 0 else np.full_like(tiles[0], UNKNOWN_GREY)
         tiles = [real, *tiles, np.repeat(grey[:, :, None], 3, axis=2)]
     small = [cv2.resize(tile, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for tile in tiles]
-    cell = np.full((TILE_PX + GAP_PX, len(small) * TILE_PX + GAP_PX, 3), 255, np.uint8)
+    cell = np.full((TILE_PX + CAPTION_PX + GAP_PX, len(small) * TILE_PX + GAP_PX, 3), 255, np.uint8)
     cell[:TILE_PX, : len(small) * TILE_PX] = np.hstack(small)
+    words = f"{'real | fake | mask  ' if has_fakes else ''}{crops.videos[row]}"
+    _write(cell, words if len(words) <= len(small) * CHARACTERS else f"{words[: len(small) * CHARACTERS - 1]}~")
     return cell
+
+
+def _write(cell: NDArray[np.uint8], words: str) -> None:
+    """Under the tiles, in the letters that OpenCV has: what is not ASCII becomes a question mark."""
+    plain = words.encode("ascii", "replace").decode()
+    at = (2, cell.shape[0] - GAP_PX - 3)
+    cv2.putText(cell, plain, at, cv2.FONT_HERSHEY_PLAIN, 0.7, (0, 0, 0), 1, cv2.LINE_AA)

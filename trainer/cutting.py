@@ -108,7 +108,8 @@ def cut_unit(root: Path, out: Path, how: Cutting, unit: Unit) -> None:
         _finish(out, unit, rows, remarks)
     except OSError as error:
         raise StorageAway(
-            f"{out} cannot be written ({error.strerror or error}); make room and give the same command again, it goes on from here"
+            f"{out} cannot be written ({error.strerror or error}); make room, or name another folder, and "
+            "give the same command again, it goes on from here"
         ) from error
 
 

@@ -226,5 +226,5 @@ def read_predictions(path: Path) -> Evaluation:
             np.asarray(table.column(name).to_numpy(zero_copy_only=False)) for name in Evaluation.__dataclass_fields__
         ]
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise BadInput(f"{file} holds no predictions of `trainer evaluate --out`: {error}") from error
+        raise BadInput(f"{file} holds no predictions of `trainer evaluate --out` ({type(error).__name__})") from error
     return Evaluation(*[array.astype(str) if array.dtype == object else array for array in arrays])

@@ -15,7 +15,7 @@ from farm.errors import BadInput
 from trainer.config import Data, TrainConfig
 from trainer.manifest import MANIFEST, CropSet
 from trainer.material import Material, Source
-from trainer.splits import SPLIT, Side, Split, count, leaks, make_split
+from trainer.splits import SPLIT, Side, Split, advice, count, leaks, make_split
 
 SHOWN_LEAKS = 5
 
@@ -44,8 +44,8 @@ def open_feed(config: TrainConfig) -> Feed:
     if found and not all(data.allow_leaks for data in config.data):
         shown = "; ".join(found[:SHOWN_LEAKS])
         raise BadInput(
-            f"the split leaks: {len(found)} identities stand on more than one side ({shown}). What is measured on them flatters; split "
-            "again with `trainer split DIR`, or set allow_leaks = true"
+            f"the split leaks: {len(found)} groups, originals, components or videos stand on more than one side ({shown}). "
+            "What is measured on them flatters; split again with `trainer split DIR`, or set allow_leaks = true"
         )
     sides: dict[Side, Material] = {}
     for side in ("train", "validation"):
@@ -88,10 +88,7 @@ def _split(config: TrainConfig, sets: list[CropSet]) -> Split:
 def _source(data: Data, crops: CropSet, split: Split, side: Side) -> Source:
     rows = split.rows(crops, side)
     if not len(rows):
-        raise BadInput(
-            f"{crops.folder} has nothing on the side {side!r}: in a small set chance may leave a side empty; "
-            "split it with another seed or other shares (`trainer split --seed 1`)"
-        )
+        raise BadInput(f"{crops.folder} has nothing on the side {side!r}: {advice(split)}")
     return Source(crops, rows, data.fakes, data.weight)
 
 

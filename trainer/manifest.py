@@ -72,7 +72,7 @@ class CropSet:
             table = pq.read_table(file, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise BadInput(
-                f"{file} is no manifest of a prepared data set ({error}); run `trainer prepare` first"
+                f"{file} is no manifest of a prepared data set ({type(error).__name__}); run `trainer prepare` first"
             ) from error
         if not table.schema.equals(SCHEMA):
             raise BadInput(f"{file} was written by another version of `trainer prepare`; prepare the data set again")

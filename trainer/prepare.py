@@ -79,7 +79,8 @@ def prepare_set(
         return _gather(found, out, units, failures)
     except OSError as error:
         raise StorageAway(
-            f"{out} cannot be written ({error}); make room and give the same command again, it goes on from here"
+            f"{out} cannot be written ({error.strerror or error}); make room, or name another folder, and "
+            "give the same command again, it goes on from here"
         ) from error
 
 
@@ -120,6 +121,8 @@ def _keep_settings(out: Path, layout: str, how: Cutting) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
+    if foreign := sorted(path.name for path in out.iterdir() if path.name != file.with_suffix(".part").name):
+        raise BadInput(f"{out} holds something else ({foreign[0]}): name a folder that is empty or not there yet")
     _write(file, wanted)
 
 

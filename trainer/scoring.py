@@ -43,13 +43,18 @@ def open_scorer(model: str, engine: str, threads: int = 1, device: str = "cpu") 
     engine = engine or (TORCH if model.endswith(".pt") else "onnx")
     if engine == TORCH:
         return _torch(Path(model), threads, device)
+    if model.endswith(".pt"):
+        raise BadInput(
+            f"{model} is a checkpoint: the engine {engine} scores exported models, `trainer export` makes one"
+        )
     from workers.engines import open_engine
     from workers.engines.weights import SHIPPED
 
     path = Path(model) if model.endswith(".json") else SHIPPED / f"{model}.json"
     if not path.exists():
+        shipped = sorted(card.stem for card in SHIPPED.glob("*.json"))
         raise BadInput(
-            f"there is no model card {path}: give a card's path, a shipped model's name, or a checkpoint (.pt)"
+            f"{model} is no model card's path (.json), no checkpoint (.pt) and no shipped model's name ({', '.join(shipped)})"
         )
     card = ModelCard.load(path)
     opened = open_engine(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from farm.contracts import ModelCard
 from farm.errors import BadInput
-from trainer import export
+from trainer import export, measure
 from trainer.blend import KINDS as BLENDS
-from trainer.calibrate import VIDEO_MARGIN, calibrate
+from trainer.calibrate import VIDEO_MARGIN, abstaining, calibrate
 from trainer.checkpoint import load_network, read_checkpoint
-from trainer.evaluate import Evaluation, evaluate, figures
+from trainer.evaluate import BOOTSTRAP_ROUNDS, Evaluation, auc_of, evaluate, figures
 from trainer.evaluation_page import write_report
 from trainer.manifest import CropSet
 from trainer.scoring import TORCH, open_scorer
@@ -32,6 +32,9 @@ DEMONSTRATION = (
 BLENDED = (
     "Measured and calibrated on fakes that the trainer made itself; its AUC on real neural face swaps may be no better than chance.",
     "The false-positive rate holds for faces like those of the validation side; other footage will give more false alarms.",
+)
+CHANCE = (
+    "It always abstains: on {} its AUC by frame has not been shown to be above 0.5, the chance level, so no score earns a word.",
 )
 EVERY = (
     "Temperature, bias, threshold and real_below were fitted on the validation side, which the training did not see.",
@@ -74,6 +77,17 @@ def ship(
     if not demonstration:
         _check_entitled(fitted_on, parts["facts"])
     calibration = calibrate(fitted_on, margin=VIDEO_MARGIN if own else 0.0)
+    if at_chance := [one.name for one in held if not _above_chance(found[one.name])]:
+        calibration = abstaining(calibration)
+    told = {
+        name: figures(one, calibration.temperature, calibration.bias, calibration.threshold)
+        for name, one in found.items()
+    }
+    for one_held in (*held, *looked_at) if report is not None else ():
+        assert report is not None
+        shown = told[one_held.name] | {"scored_by": scorer.facts, "set": one_held.name, "side": "held out"}
+        write_report(shown, found[one_held.name], one_held.crops, one_held.rows, scorer, report / one_held.name)
+    # The graphs and their card come last and together: whatever fails before leaves the model that stood in `out` as it was.
     weights = out / f"{name or parts['config']['name']}.onnx"
     first = held[0]
     crops = np.stack([first.crops.crop(int(row)) for row in first.rows[: export.REAL_CROPS]])
@@ -83,15 +97,9 @@ def ship(
         "onnx_difference": exported.difference,
         "parts_difference": exported.parts_difference,
     }
-    for one_held in (*held, *looked_at):
-        if report is None:
-            break
-        told = figures(found[one_held.name], calibration.temperature, calibration.bias, calibration.threshold)
-        told |= {"scored_by": scorer.facts, "set": one_held.name, "side": "held out"}
-        write_report(told, found[one_held.name], one_held.crops, one_held.rows, scorer, report / one_held.name)
-    for key, one in found.items():
-        metrics[key] = _brief(figures(one, calibration.temperature, calibration.bias, calibration.threshold))
-    notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + EVERY
+    metrics |= {name: _brief(one) for name, one in told.items()}
+    notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ())
+    notes += tuple(note.format(" and ".join(at_chance)) for note in CHANCE if at_chance) + EVERY
     notes += tuple(_sentence(one.name, metrics[one.name]) for one in looked_at)
     return export.write_card(
         weights,
@@ -103,6 +111,12 @@ def ship(
         notes,
         demonstration=demonstration,
     )
+
+
+def _above_chance(found: Evaluation) -> bool:
+    """Whether the 95 % interval of the AUC by frame, over groups of people, can be had and lies above a half."""
+    low, _ = measure.interval(lambda rows: auc_of(found, rows), found.groups.tolist(), BOOTSTRAP_ROUNDS)
+    return bool(low > 0.5)
 
 
 def _training_facts(parts: dict[str, Any], origin: str) -> dict[str, Any]:

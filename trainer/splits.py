@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,6 +28,7 @@ By = Literal["component", "video", "frame"]
 SIDES: tuple[Side, ...] = get_args(Side)
 SPLIT = "split.parquet"
 VALIDATION_SHARE = 0.15
+SEEDS_TRIED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def leaks(split: Split, sets: Sequence[CropSet]) -> list[Leak]:
         for video, side in set(zip(crops.videos.tolist(), split.sides(crops).tolist(), strict=True)):
             originals, groups = facts[video]
             owners = [("component", split.components[video]), ("video", video)]
-            owners += [("group", group) for group in groups] + [("original", o) for o in originals | {video}]
+            owners += [("group", group) for group in groups] + [("original", o) for o in originals or {video}]
             for owner in owners:
                 families[owner][side].add(video)
     parted = {owner: sides for owner, sides in families.items() if len(sides) > 1}
@@ -205,6 +206,23 @@ def largest_component(split: Split) -> tuple[str, float]:
     """The component with most videos and its share of them: above a half, a disjoint split is hardly one."""
     name, videos = Counter(split.components.values()).most_common(1)[0]
     return name, videos / len(split.components)
+
+
+def advice(split: Split) -> str:
+    """What to do about a side that was asked for and is empty."""
+    asked = {"train"} | {side for side in ("validation", "test") if getattr(split.policy, side) > 0}
+    names = set(split.components.values()) if split.policy.by == "component" else set(split.components)
+    if len(names) < len(asked):
+        name, share = largest_component(split)
+        return (
+            f"{share:.0%} of the videos hang together in {name}, and {len(names)} such component(s) cannot fill {len(asked)} sides: "
+            "prepare more of the data set (of DFDC at least as many parts), or give finer groups in a CSV"
+        )
+    for seed in range(1, SEEDS_TRIED):
+        policy = replace(split.policy, seed=seed)
+        if {policy.side(name) for name in names} >= asked:
+            return f"in a small set chance does that; `trainer split --seed {seed}` fills every side"
+    return f"no seed below {SEEDS_TRIED} fills every side of {len(names)} components: ask for larger shares"
 
 
 def _facts(sets: Sequence[CropSet]) -> dict[str, tuple[set[str], set[str]]]:

@@ -50,13 +50,16 @@ def train(
     _check_device(config)
     torch.set_num_threads(config.run.threads)
     feed = open_feed(config)
-    run.mkdir(parents=True, exist_ok=True)
     state = _open(config, run, feed)
+    run.mkdir(parents=True, exist_ok=True)
     curves = Curves(config, run)
     epoch_steps = math.ceil((config.run.epoch_images or feed.crops) / (2 * config.run.pairs))
     steps = epoch_steps * config.run.epochs
     seen = {"epochs": config.run.epochs, "steps": steps, "precision": state.precision}
-    tell({"event": "begin", "epoch": state.step // epoch_steps, "images": _images(state), **seen})
+    warmup = config.optimiser.warmup_images / (steps * 2 * config.run.pairs)
+    tell(
+        {"event": "begin", "warmup_share": warmup, "epoch": state.step // epoch_steps, "images": _images(state), **seen}
+    )
     batches = _batches(Batches(feed.train, config.run.pairs, config.run.seed, first=state.step), config.run.loaders)
     try:
         while state.step < steps:
@@ -75,6 +78,14 @@ def train(
         {"event": "done", "epoch": config.run.epochs, "images": _images(state), "best_epoch": state.best_epoch, **seen}
     )
     return state
+
+
+def check(config: TrainConfig) -> Feed:
+    """Open all that a training would begin with, and begin none. Raises BadInput and BadModel as `train` does."""
+    _check_device(config)
+    feed = open_feed(config)
+    _begin(config, feed)
+    return feed
 
 
 def _check_device(config: TrainConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,17 +30,22 @@ def watch(state: State, validation: Material) -> tuple[dict[str, float], NDArray
     config = state.config
     device = torch.device(config.run.device)
     layout = torch.channels_last if state.channels_last else torch.contiguous_format
-    pairs = min(PAIRS_AT_ONCE, config.run.validation_images // 2)
+    wanted = max(1, config.run.validation_images // 2)
+    pairs = min(PAIRS_AT_ONCE, wanted)
     batches, model = Batches(validation, pairs, WATCH_SEED), state.average.eval()
     logits, overlaps, grid = [], [], None
-    for number in range(max(1, config.run.validation_images // (2 * pairs))):
+    for number in range(math.ceil(wanted / pairs)):
+        count = min(pairs, wanted - number * pairs)
         batch = batches.batch(number)
         image = to_input(batch.crops.to(device)).contiguous(memory_format=layout)
         out = model(image)
-        logits.append(out.class_logit[:, 0].double().cpu().numpy())
+        scores = out.class_logit[:, 0].double().cpu().numpy()
+        logits.append((scores[:count], scores[pairs : pairs + count]))
         said, true = torch.sigmoid(out.mask_logit[:, 0]).float().cpu().numpy(), batch.masks[:, 0].numpy()
         overlaps += [
-            iou(said[i] > 0.5, true[i] > 0) for i in range(pairs, 2 * pairs) if batch.mask_known[i] and true[i].any()
+            iou(said[i] > 0.5, true[i] > 0)
+            for i in range(pairs, pairs + count)
+            if batch.mask_known[i] and true[i].any()
         ]
         if grid is None:
             shown = slice(pairs, min(2 * pairs, pairs + SHOWN))
@@ -46,7 +53,7 @@ def watch(state: State, validation: Material) -> tuple[dict[str, float], NDArray
                 batch.crops[shown].permute(0, 2, 3, 1).numpy(), said[shown], true[shown].astype(np.float32)
             )
     assert grid is not None
-    real, fake = np.concatenate([x[:pairs] for x in logits]), np.concatenate([x[pairs:] for x in logits])
+    real, fake = (np.concatenate(scores) for scores in zip(*logits, strict=True))
     return {
         "validation/frame_auc": auc(real, fake),
         "validation/mask_iou": float(np.mean(overlaps)) if overlaps else 0.0,

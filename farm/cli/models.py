@@ -84,7 +84,7 @@ def register(
 
     with opened_farm(home) as farm:
         model = load_model(farm, register_model(farm, card))
-    print(json.dumps(_facts(model)) if as_json else f"{model.named} is registered; it is {model.state}")
+    print(json.dumps(_facts(model)) if as_json else f"{model.named} is registered; its state: {model.state}")
 
 
 @models.command(epilog=EXIT_CODES)

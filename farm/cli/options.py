@@ -86,7 +86,8 @@ def opened_farm(home: Path | None) -> Iterator[Farm]:
     folder = home_of(home)
     if folder is not None and not (folder / "farm.db").is_file():
         raise BadInput(
-            f"there is no farm in {folder}: `farm scan PATHS --home {folder}` makes one, --home names another"
+            f"there is no farm in {folder}: `farm scan PATHS --home {folder}` or `farm db upgrade --home {folder}` makes one, "
+            "--home names another"
         )
     farm = Farm.open(settings() if folder is None else embedded_settings(folder))
     try:

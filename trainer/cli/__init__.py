@@ -24,6 +24,12 @@ def main() -> None:
     except FarmError as error:
         typer.secho(f"trainer: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.secho(
+            f"trainer: {where}{error.strerror or error}; what was finished before stays", fg=typer.colors.RED, err=True
+        )
+        raise SystemExit(1) from error
     except ModuleNotFoundError as error:
         # The farm runs without torch, and `trainer --help` with it; only the stages need what training is made of.
         typer.secho(

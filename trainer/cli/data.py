@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -44,8 +44,10 @@ def split(
 ) -> None:
     """Draw training, validation and test sides without leaks, write split.parquet into every set, and report."""
     from trainer.manifest import CropSet
-    from trainer.splits import make_split
+    from trainer.splits import By, make_split
 
+    if by not in get_args(By):
+        raise typer.BadParameter(f"{by!r} is none of {', '.join(get_args(By))}", param_hint="--by")
     sets = [CropSet.open(folder) for folder in folders]
     faces = _same_faces(sets, face_embedding, same_face_above) if face_embedding else []
     drawn = make_split(sets, by, validation, test, seed, faces)  # type: ignore[arg-type]  # checked by Policy
@@ -64,14 +66,19 @@ def _same_faces(sets: Sequence[CropSet], network: Path, above: float) -> list[tu
 def _report(split: Split, sets: Sequence[CropSet]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from trainer.splits import count, largest_component, leaks
+    from trainer.splits import advice, count, largest_component, leaks
 
     name, share = largest_component(split)
+    sides = count(split, sets)
+    asked = {"train": 1.0, "validation": split.policy.validation, "test": split.policy.test}
+    empty = [side for side, counted in sides.items() if not counted.videos and asked[side] > 0]
     return {
         "policy": asdict(split.policy),
-        "sides": {side: asdict(counted) for side, counted in count(split, sets).items()},
+        "sides": {side: asdict(counted) for side, counted in sides.items()},
         "largest_component": {"name": name, "share_of_videos": round(share, 4)},
         "leaks": [asdict(leak) for leak in leaks(split, sets)],
+        "empty": empty,
+        "advice": advice(split) if empty else "",
     }
 
 
@@ -82,12 +89,7 @@ def _words(report: dict[str, Any]) -> str:
     ]
     largest = report["largest_component"]
     lines.append(f"largest component: {largest['name']}, {largest['share_of_videos']:.1%} of the videos")
-    asked = {"train": 1.0, "validation": report["policy"]["validation"], "test": report["policy"]["test"]}
-    lines += [
-        f"EMPTY {side}: in a small set chance does that; draw again with another --seed, or ask for a larger share"
-        for side, c in report["sides"].items()
-        if not c["videos"] and asked[side] > 0
-    ]
+    lines += [f"EMPTY {side}: {report['advice']}" for side in report["empty"]]
     for leak in report["leaks"][:LEAKS_SHOWN]:
         sides = ", ".join(f"{len(videos)} in {side}" for side, videos in sorted(leak["videos"].items()))
         lines.append(f"LEAK {leak['kind']} {leak['name']}: {sides}")

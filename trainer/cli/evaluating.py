@@ -38,17 +38,22 @@ def evaluate(
     """Measure a network on a prepared set: AUC, errors, calibration and masks, with 95 % intervals over groups of people."""
     import numpy as np
 
+    from farm.contracts import ENGINE_NAMES
     from trainer import evaluate as stage
     from trainer.evaluation_page import write_report
     from trainer.manifest import CropSet
-    from trainer.scoring import open_scorer
+    from trainer.scoring import TORCH, open_scorer
     from trainer.splits import SIDES, Split
 
     crops = CropSet.open(manifest)
     if side and side not in SIDES:
         raise typer.BadParameter(f"{side!r} is none of {', '.join(SIDES)}", param_hint="--side")
+    if engine and engine not in (TORCH, *ENGINE_NAMES):
+        raise typer.BadParameter(f"{engine!r} is none of {TORCH}, {', '.join(ENGINE_NAMES)}", param_hint="--engine")
     rows = Split.open(split or crops.folder).rows(crops, side) if side else np.arange(len(crops))
     scorer = open_scorer(model, engine, threads, device)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # before hours of scoring, not after
     try:
         found = stage.evaluate(crops, rows, scorer, batch)
         told = stage.figures(found, scorer.temperature, scorer.bias, scorer.threshold)

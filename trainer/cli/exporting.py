@@ -55,4 +55,7 @@ def export(
     card = ship(
         checkpoint, out, held, name=name, version=version, origin=origin, demonstration=demonstration, report=report
     )
+    if card.threshold >= 1:
+        (why,) = [note for note in card.notes if note.startswith("It always abstains")]
+        typer.echo(why, err=True)
     typer.echo(f"{out / card.name}.json ({card.name} {card.version}, sha256 {card.sha256[:12]})")

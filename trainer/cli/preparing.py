@@ -165,7 +165,7 @@ def _shown(files: int) -> Iterator[Callable[[Progress], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        typer.echo(f"preparing {files} files", err=True)
+        typer.echo(f"files to prepare: {files}", err=True)
         yield _line_by_line()
         return
     columns = (

@@ -38,7 +38,9 @@ def _of_one(root: Path, file: Path) -> Iterator[Source | Remark]:
     for name, row in _metadata(file).items():
         video = (below / name).as_posix()
         label = label_of(row.get("label")) if isinstance(row, dict) else None
-        if label is None:
+        if Path(name).name != name:
+            yield Remark(video, "name leads out of its folder", name)
+        elif label is None:
             stated = row.get("label") if isinstance(row, dict) else row
             yield Remark(video, "label is neither REAL nor FAKE", repr(stated))
         elif label == FAKE:

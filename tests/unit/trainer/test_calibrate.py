@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farm.errors import BadInput
-from trainer.calibrate import calibrate, fit_sigmoid
+from trainer.calibrate import abstaining, calibrate, fit_sigmoid
 from trainer.evaluate import Evaluation
 
 
@@ -14,8 +14,9 @@ def evaluation(shift: float, count: int = 1000) -> Evaluation:
     rng = np.random.default_rng(0)
     logits = np.concatenate([rng.normal(-shift, 1, count), rng.normal(shift, 1, count)])
     names, zeros = np.full(2 * count, "a"), np.zeros(2 * count)
+    videos = np.arange(2 * count).astype(str)
     return Evaluation(
-        names, zeros.astype(int), names, names, np.arange(2 * count) >= count, logits, zeros, zeros, zeros, zeros
+        videos, zeros.astype(int), names, names, np.arange(2 * count) >= count, logits, zeros, zeros, zeros, zeros
     )
 
 
@@ -54,3 +55,16 @@ def test_one_label_alone_calibrates_nothing() -> None:
     found.fake[:] = True
     with pytest.raises(BadInput, match="reals and fakes"):
         calibrate([found])
+
+
+def test_frames_of_a_few_videos_do_not_bound_the_false_alarms_as_so_many_videos_would() -> None:
+    found = evaluation(3)
+    found.videos[:] = np.arange(2000).astype(str)
+    many = calibrate([found]).false_positive_rate
+    found.videos[:] = np.repeat(np.arange(20), 100).astype(str)
+    assert (many, calibrate([found]).false_positive_rate) == (0.003, 0.3)
+
+
+def test_bounds_that_abstain_let_no_score_pass() -> None:
+    closed = abstaining(calibrate([evaluation(1)]))
+    assert (closed.threshold, closed.real_below) == (1.0, 0.0)

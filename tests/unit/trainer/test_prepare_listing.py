@@ -79,3 +79,10 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(portraits: Path, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(StorageAway, match="cannot be written"):
         prepare_set(pictures.read(portraits), tmp_path / "file" / "out", HOW, 1)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(portraits: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds something else \(thesis\.txt\)"):
+        prepare_set(pictures.read(portraits), tmp_path, HOW, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -55,3 +55,22 @@ def test_a_few_people_do_not_make_a_model_more_than_a_demonstration(
     with pytest.raises(BadInput, match="groups of people"):
         ship(checkpoint, tmp_path / "out", held(aligned), demonstration=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_at_chance_always_abstains_and_its_card_says_so(
+    checkpoint: Path, aligned: Path, tmp_path: Path
+) -> None:
+    card = ship(checkpoint, tmp_path / "out", held(aligned))
+    assert (card.threshold, card.real_below) == (1.0, 0.0)
+    assert any(note.startswith("It always abstains: on validation its AUC") for note in card.notes)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_model_that_stood_there(
+    checkpoint: Path, aligned: Path, tmp_path: Path
+) -> None:
+    ship(checkpoint, tmp_path / "out", held(aligned))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(OSError, match="report"):
+        ship(checkpoint, tmp_path / "out", held(aligned), version="4", report=tmp_path / "report")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

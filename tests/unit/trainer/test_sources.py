@@ -61,6 +61,7 @@ def test_odd_dfdc_rows_are_counted_by_reason(tmp_path: Path) -> None:
             "gone.mp4": {"label": "REAL"},
             "maybe.mp4": {"label": "MAYBE"},
             "no_dict.mp4": "FAKE",
+            "../elsewhere/real.mp4": {"label": "REAL"},
             "orphan.mp4": {"label": "FAKE", "original": "gone.mp4"},
             "of_a_fake.mp4": {"label": "FAKE", "original": "orphan.mp4"},
         },
@@ -70,6 +71,7 @@ def test_odd_dfdc_rows_are_counted_by_reason(tmp_path: Path) -> None:
     assert reasons(found) == {
         ("file is missing", False): 1,
         ("label is neither REAL nor FAKE", False): 2,
+        ("name leads out of its folder", False): 1,
         ("fake without its original: mask unknown", True): 2,
     }
     assert by_video(found)["orphan.mp4"].original == "gone.mp4", "two fakes of one missing video still belong together"

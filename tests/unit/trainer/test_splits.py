@@ -10,6 +10,7 @@ import pytest
 from unit.trainer.conftest import crop_row
 
 from farm.errors import BadInput
+from trainer.cli.data import _report, _words
 from trainer.manifest import CropSet, write_manifest
 from trainer.splits import Policy, Split, by_video, count, largest_component, leaks, make_split
 
@@ -165,17 +166,30 @@ def test_rows_come_video_by_video_however_they_lie_in_the_set(tmp_path: Path) ->
     assert found == {"a": [1, 3], "b": [0, 4]}
 
 
-def test_a_side_that_chance_left_empty_is_told() -> None:
-    from trainer.cli.data import _words
+def test_a_side_that_chance_left_empty_is_told_with_a_seed_that_fills_it(tmp_path: Path) -> None:
+    crops = a_set(tmp_path, *(crop_row(name) for name in "abcd"))
+    split = make_split([crops], validation=0.3, seed=_empty_seed("abcd"))
+    told = [line for line in _words(_report(split, [crops])).splitlines() if line.startswith("EMPTY")]
+    assert len(told) == 1 and told[0].startswith("EMPTY validation: in a small set chance does that")
+    seed = int(told[0].split("--seed ")[1].split("`")[0])
+    assert count(make_split([crops], validation=0.3, seed=seed), [crops])["validation"].videos
 
-    def side(videos: int) -> dict[str, int]:
-        return {"components": videos, "videos": videos, "crops": videos, "reals": videos, "fakes": 0}
 
-    report = {
-        "policy": {"validation": 0.15, "test": 0.0},
-        "sides": {"train": side(3), "validation": side(0), "test": side(0)},
-        "largest_component": {"name": "a", "share_of_videos": 0.3},
-        "leaks": [],
-    }
-    told = [line for line in _words(report).splitlines() if line.startswith("EMPTY")]
-    assert len(told) == 1 and "EMPTY validation" in told[0] and "--seed" in told[0]
+def _empty_seed(names: str) -> int:
+    return next(s for s in range(1, 99) if {Policy(validation=0.3, seed=s).side(name) for name in names} == {"train"})
+
+
+def test_one_component_cannot_fill_two_sides_and_no_seed_is_promised(tmp_path: Path) -> None:
+    crops = a_set(tmp_path, crop_row("a", group="part_0"), crop_row("b", group="part_0"))
+    (told,) = [line for line in _words(_report(make_split([crops]), [crops])).splitlines() if line.startswith("EMPTY")]
+    assert "100% of the videos hang together in part_0" in told and "--seed" not in told
+
+
+def test_nothing_is_advised_where_every_side_has_something(tmp_path: Path) -> None:
+    assert _report(make_split([families(tmp_path)]), [families(tmp_path)])["advice"] == ""
+
+
+def test_a_fake_is_not_called_its_own_original(tmp_path: Path) -> None:
+    crops = a_set(tmp_path, *(row for i in range(9) for row in (crop_row(f"r{i}"), fake_of(f"r{i}", f"f{i}"))))
+    named = {leak.name for leak in leaks(make_split([crops], "video", 0.5), [crops]) if leak.kind == "original"}
+    assert named and all(name.startswith("r") for name in named)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from farm.errors import BadInput, BadModel
+from farm.errors import BadInput, BadModel, FarmError
 from trainer import train as training
 from trainer.checkpoint import State, begin, read_checkpoint, save
 from trainer.config import Loss, TrainConfig
@@ -23,7 +23,8 @@ from trainer.loss import joint_loss
 from trainer.manifest import CropSet
 from trainer.model import Logits
 from trainer.splits import make_split
-from trainer.train import step, train
+from trainer.train import check, step, train
+from trainer.watch import watch
 
 RUN = {"epochs": 2, "epoch_images": 32, "pairs": 4, "loaders": 0, "validation_images": 4, "precision": "fp32"}
 Settings = Callable[..., TrainConfig]
@@ -195,5 +196,36 @@ def test_an_interrupted_command_saves_and_says_so(aligned: Path, split: Path, tm
         child.stdout.readline()
         child.send_signal(signal.SIGINT)
         said = child.communicate(timeout=100)[0]
-    assert child.returncode == 0 and json.loads(said.splitlines()[-1])["event"] == "stopped"
+    assert child.returncode == 130 and json.loads(said.splitlines()[-1])["event"] == "stopped"
     assert (tmp_path / "run" / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [({"start_from": "nowhere.json"}, "nowhere.json"), ({"device": "cuda:99"}, "CUDA devices here")],
+)
+def test_what_a_training_cannot_begin_with_is_found_before_it_begins(
+    run: dict[str, Any], told: str, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(FarmError, match=told):
+        check(settings(**run))
+    with pytest.raises(FarmError, match=told):
+        train(settings(**run), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_share_of_a_training_that_is_warm_up_is_told(settings: Settings, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    train(settings(), tmp_path / "run", told.append, stopped=lambda: True)
+    assert told[0]["warmup_share"] == pytest.approx(settings().optimiser.warmup_images / 64)
+
+
+@pytest.mark.parametrize(("images", "pairs"), [(2, 1), (60, 30), (64, 32)])
+def test_a_watch_scores_as_many_pairs_as_it_was_asked_for(
+    images: int, pairs: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, int]] = []
+    monkeypatch.setattr("trainer.watch.auc", lambda real, fake: counted.append((len(real), len(fake))) or 0.5)
+    config = settings(validation_images=images)
+    watch(begin(config), open_feed(config).validation)
+    assert counted == [(pairs, pairs)]
