@@ -65,8 +65,9 @@ def _cell(crops: CropSet, row: int, original: int, has_fakes: bool) -> NDArray[n
     small = [cv2.resize(tile, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for tile in tiles]
     cell = np.full((TILE_PX + CAPTION_PX + GAP_PX, len(small) * TILE_PX + GAP_PX, 3), 255, np.uint8)
     cell[:TILE_PX, : len(small) * TILE_PX] = np.hstack(small)
-    words = f"{'real | fake | mask  ' if has_fakes else ''}{crops.videos[row]}"
-    _write(cell, words if len(words) <= len(small) * CHARACTERS else f"{words[: len(small) * CHARACTERS - 1]}~")
+    kinds, name = "real | fake | mask  " if has_fakes else "", str(crops.videos[row])
+    room = len(small) * CHARACTERS - len(kinds)
+    _write(cell, kinds + (name if len(name) <= room else "~" + name[1 - room :]))
     return cell
 
 

@@ -72,11 +72,7 @@ def submit(
         return
     with opened_farm(home) as farm:
         job_id, digests = handed_in(farm)
-    print(
-        json.dumps({"job": job_id, "datasets": digests})
-        if as_json
-        else f"training job {job_id} waits for a train worker"
-    )
+    print(json.dumps({"job": job_id, "datasets": digests}) if as_json else _waits(job_id, home))
 
 
 def _train_here(home: Path | None, device: str, hand_in: Callable[[Farm], int], *, as_json: bool) -> None:
@@ -182,7 +178,16 @@ def resume(job_id: JobId, wait_on: WaitOn = "", home: Home = None, as_json: AsJs
         return
     with opened_farm(home) as farm:
         handed_in(farm)
-    print(json.dumps({"job": job_id}) if as_json else f"training job {job_id} waits for a train worker")
+    print(json.dumps({"job": job_id}) if as_json else _waits(job_id, home))
+
+
+def _waits(job_id: int, home: Path | None) -> str:
+    """What a job that was only handed in waits for, and how to have it done."""
+    from farm.cli.options import home_of
+
+    worker = "`farm worker --queue train --device cuda:0` works on it"
+    here = f"`farm train resume {job_id} --wait-on cpu --home {home_of(home)}` trains it here"
+    return f"training job {job_id} waits for a train worker: {worker if home_of(home) is None else here}"
 
 
 def _line(job: TrainingStatus) -> dict[str, Any]:

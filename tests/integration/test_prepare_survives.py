@@ -166,7 +166,8 @@ def test_a_changed_label_is_noticed_and_what_was_odd_is_told(dfdc: Path, undistu
 def test_the_contact_sheet_shows_each_fake_beside_its_original_and_mask(undisturbed: CropSet) -> None:
     sheet = cv2.imread(str(undisturbed.folder / "contact.png"))
     assert sheet is not None
-    assert sheet.shape == (6 * 118, 4 * (3 * 112 + 6), 3)
+    assert sheet.shape == (6 * 132, 4 * (3 * 112 + 6), 3)
+    assert sheet[112:126, : 3 * 112].min() < 128, "the name of the video stands under its tiles"
     real, fake, mask = (sheet[:112, i * 112 : (i + 1) * 112].astype(int) for i in range(3))
     assert set(mask[0, 0]) == {0} and mask.max() == 255
     apart = abs(real - fake).mean(axis=2)
