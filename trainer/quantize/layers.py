@@ -53,7 +53,7 @@ class FloatNetwork:
 
 def takers_of(layers: Sequence[Layer]) -> Mapping[str, list[Layer]]:
     """Name of a layer (or "input") -> the layers that take what it answers; none for the last."""
-    takers: dict[str, list[Layer]] = {INPUT: []} | {layer.name: [] for layer in layers}
+    takers: dict[str, list[Layer]] = {name: [] for name in (INPUT, *(layer.name for layer in layers))}
     for layer in layers:
         for name in layer.of:
             takers[name].append(layer)
