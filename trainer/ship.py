@@ -33,8 +33,9 @@ BLENDED = (
     "Measured and calibrated on fakes that the trainer made itself; its AUC on real neural face swaps may be no better than chance.",
     "The false-positive rate holds for faces like those of the validation side; other footage will give more false alarms.",
 )
+ABSTAINS = "It always abstains: on"
 CHANCE = (
-    "It always abstains: on {} its AUC by frame has not been shown to be above 0.5, the chance level, so no score earns a word.",
+    f"{ABSTAINS} {{}} its AUC by frame has not been shown to be above 0.5, the chance level, so no score earns a word."
 )
 EVERY = (
     "Temperature, bias, threshold and real_below were fitted on the validation side, which the training did not see.",
@@ -99,7 +100,7 @@ def ship(
     }
     metrics |= {name: _brief(one) for name, one in told.items()}
     notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ())
-    notes += tuple(note.format(" and ".join(at_chance)) for note in CHANCE if at_chance) + EVERY
+    notes += ((CHANCE.format(" and ".join(at_chance)),) if at_chance else ()) + EVERY
     notes += tuple(_sentence(one.name, metrics[one.name]) for one in looked_at)
     return export.write_card(
         weights,

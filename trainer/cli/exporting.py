@@ -43,7 +43,7 @@ def export(
     from trainer.config import TrainConfig
     from trainer.feed import held_out
     from trainer.manifest import CropSet
-    from trainer.ship import Held, ship
+    from trainer.ship import ABSTAINS, Held, ship
 
     checkpoint = run / "best.pt" if run.is_dir() else run
     if manifest:
@@ -55,7 +55,7 @@ def export(
     card = ship(
         checkpoint, out, held, name=name, version=version, origin=origin, demonstration=demonstration, report=report
     )
-    if card.threshold >= 1:
-        (why,) = [note for note in card.notes if note.startswith("It always abstains")]
-        typer.echo(why, err=True)
+    for note in card.notes:
+        if note.startswith(ABSTAINS):
+            typer.echo(note, err=True)
     typer.echo(f"{out / card.name}.json ({card.name} {card.version}, sha256 {card.sha256[:12]})")
