@@ -31,11 +31,14 @@ class Calibration:
     figures: dict[str, Any]
 
 
-def calibrate(evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN) -> Calibration:
+def calibrate(
+    evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN, *, says_real: bool = True
+) -> Calibration:
     """Fit temperature and bias (logistic regression) over all evaluations, then place the two bounds.
 
     FAKE starts above the 99.5 % quantile of the reals of whichever set is harder, and `margin` above it. REAL ends below the 2 %
-    quantile of the fakes of any set. Between them the farm abstains. Raises BadInput where a set lacks reals or fakes.
+    quantile of the fakes of any set, or, without `says_real`, nowhere. Between them the farm abstains.
+    Raises BadInput where a set lacks reals or fakes.
     """
     if any(not found.fake.any() or found.fake.all() for found in evaluations):
         raise BadInput("a calibration needs reals and fakes on the validation side")
@@ -47,7 +50,7 @@ def calibrate(evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN) -
         return float(0.5 * (1 + np.tanh(0.5 * (logit - bias) / temperature)))
 
     upper = max(float(np.quantile(found.real_logits, 0.995)) for found in evaluations) + margin
-    lower = min(float(np.quantile(found.fake_logits, 0.02)) for found in evaluations)
+    lower = min(float(np.quantile(found.fake_logits, 0.02)) for found in evaluations) if says_real else -np.inf
     threshold = round(probability(upper), 4)
     videos = sum(len(np.unique(found.videos[~found.fake])) for found in evaluations)
     figures = {
@@ -67,7 +70,8 @@ def calibrate(evaluations: Sequence[Evaluation], margin: float = VIDEO_MARGIN) -
 
 def abstaining(calibration: Calibration) -> Calibration:
     """The same with bounds that no score passes: for a network that has not been shown to tell fakes from reals."""
-    return replace(calibration, threshold=1.0, real_below=0.0)
+    called = dict.fromkeys(("reals_above_threshold", "reals_called_real", "fakes_called_fake", "fakes_called_real"), 0)
+    return replace(calibration, threshold=1.0, real_below=0.0, figures=calibration.figures | called)
 
 
 def fit_sigmoid(real: NDArray[np.float64], fake: NDArray[np.float64]) -> tuple[float, float]:

@@ -31,6 +31,7 @@ DEMONSTRATION = (
 )
 BLENDED = (
     "Measured and calibrated on fakes that the trainer made itself; its AUC on real neural face swaps may be no better than chance.",
+    "It never says REAL: what it misses of fakes of other making is not known.",
     "The false-positive rate holds for faces like those of the validation side; other footage will give more false alarms.",
 )
 ABSTAINS = "It always abstains: on"
@@ -77,7 +78,7 @@ def ship(
     own = _only_blends(fitted_on)
     if not demonstration:
         _check_entitled(fitted_on, parts["facts"])
-    calibration = calibrate(fitted_on, margin=VIDEO_MARGIN if own else 0.0)
+    calibration = calibrate(fitted_on, margin=VIDEO_MARGIN if own else 0.0, says_real=not own)
     if at_chance := [one.name for one in held if not _above_chance(found[one.name])]:
         calibration = abstaining(calibration)
     told = {

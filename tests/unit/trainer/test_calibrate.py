@@ -68,3 +68,9 @@ def test_frames_of_a_few_videos_do_not_bound_the_false_alarms_as_so_many_videos_
 def test_bounds_that_abstain_let_no_score_pass() -> None:
     closed = abstaining(calibrate([evaluation(1)]))
     assert (closed.threshold, closed.real_below) == (1.0, 0.0)
+
+
+def test_who_may_not_say_real_never_does() -> None:
+    found = calibrate([evaluation(2.0)], says_real=False)
+    assert found.real_below == 0 and found.figures["reals_called_real"] == found.figures["fakes_called_real"] == 0
+    assert found.threshold == calibrate([evaluation(2.0)]).threshold

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_the_vendors_quantizer_calibrates_answers_and_exports(card: Path, aligne
         nndct_backend.quantize(card, given(aligned, 101), tmp_path / "out", vendor(""), allow_drop=True)
 
 
+@pytest.fixture
+def _nndct_here(_nndct: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in for this process too; afterwards it has none again."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pytorch_nndct"]:
+        del sys.modules[name]
+
+
 def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, *words: str) -> None:
     """Run the script in this process, as `python nndct_quantize.py` would."""
     said = ["nndct_quantize.py", "--quant_mode", mode, "--device", "cpu", "--folder", str(folder), *words]
@@ -172,14 +182,13 @@ def test_a_calibration_with_and_one_without_fine_tuning_are_not_mixed_up(
         ask(out, monkeypatch, "test", *(["--fast_finetune"] if asked else []))
 
 
-@pytest.mark.usefixtures("_nndct")
+@pytest.mark.usefixtures("_nndct_here")
 def test_answers_and_calibrations_are_taken_for_what_they_were_made_of_alone(
     card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, plain = tmp_path / "out", vendor("", fast_finetune=False)
     fewer = dataclasses.replace(given(aligned, 100), rows=np.array([0, 1, 2, 3]))
     nndct_backend.quantize(card, given(aligned, 100), out, vendor(fast_finetune=False), allow_drop=True)
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
     # The same calibration answers other crops, and the same crops with masks cut elsewhere.
     with pytest.raises(EngineMissing):
         nndct_backend.quantize(card, fewer, out, plain, allow_drop=True)
@@ -212,13 +221,12 @@ def test_answers_that_were_cut_short_are_asked_for_again(
     assert nndct_backend.quantize(card, given(aligned, 100), tmp_path, plain, allow_drop=True)[1] == report
 
 
-@pytest.mark.usefixtures("_nndct")
+@pytest.mark.usefixtures("_nndct_here")
 def test_a_calibration_that_is_stopped_leaves_none(
     card: Path, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = vendor(fast_finetune=False)
     nndct_backend.quantize(card, given(aligned, 100), tmp_path, plain, allow_drop=True)
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
     monkeypatch.setattr(nndct_quantize, "run", _stop)
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path, monkeypatch, "calib")
