@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from farm.embedded import EXIT_CANNOT_START
 from farm.farm import Farm
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 DISPATCH = "dispatch"
 STOP_SECONDS = 3.0
 LONGEST_PAUSE_SECONDS = 30.0
+ORPHANS_SECONDS = 2.0
+"""What killed workers leave has so long to end by itself."""
 _DIE_WITH_PARENT, _NAME, _ADOPT_ORPHANS = 1, 15, 36
 """linux/prctl.h"""
 
@@ -132,7 +135,10 @@ def _end(hands: list[_Hand]) -> None:
         _reap(hands, block_seconds=0.05)
     for hand in hands:
         _signal(hand, signal.SIGKILL)
+    deadline = time.monotonic() + ORPHANS_SECONDS
     while _still_children():
+        if time.monotonic() > deadline:
+            _kill_orphans()
         time.sleep(0.005)
 
 
@@ -142,6 +148,16 @@ def _signal(hand: _Hand, number: int) -> None:
             os.kill(hand.pid, number)
         except ProcessLookupError:
             pass
+
+
+def _kill_orphans() -> None:
+    """Kill what a killed worker left: two children of a pool that was just being started keep each other's pipes open, and wait."""
+    try:
+        orphans = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:
+        return
+    for pid in orphans:
+        os.kill(int(pid), signal.SIGKILL)  # ours until it is reaped, so that the number is no other's
 
 
 def _still_children() -> bool:
