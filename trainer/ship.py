@@ -100,8 +100,7 @@ def ship(
         "parts_difference": exported.parts_difference,
     }
     metrics |= {name: _brief(one) for name, one in told.items()}
-    notes = (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ())
-    notes += ((CHANCE.format(" and ".join(at_chance)),) if at_chance else ()) + EVERY
+    notes = _notes(own, at_chance, demonstration=demonstration)
     notes += tuple(_sentence(one.name, metrics[one.name]) for one in looked_at)
     return export.write_card(
         weights,
@@ -113,6 +112,12 @@ def ship(
         notes,
         demonstration=demonstration,
     )
+
+
+def _notes(own: bool, at_chance: Sequence[str], *, demonstration: bool) -> tuple[str, ...]:
+    """What the card says in words of a network that was measured on fakes of our `own` alone, and of sets where it is `at_chance`."""
+    chance = (CHANCE.format(" and ".join(at_chance)),) if at_chance else ()
+    return (DEMONSTRATION if demonstration else ()) + (BLENDED if own else ()) + chance + EVERY
 
 
 def _above_chance(found: Evaluation) -> bool:

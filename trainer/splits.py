@@ -52,6 +52,12 @@ class Policy:
                 f"validation {self.validation} and test {self.test} must be 0 or more and leave something to train on"
             )
 
+    @property
+    def asked(self) -> tuple[Side, ...]:
+        """The sides that shall hold something."""
+        wanted: dict[Side, bool] = {"train": True, "validation": self.validation > 0, "test": self.test > 0}
+        return tuple(side for side in SIDES if wanted[side])
+
     def side(self, name: str) -> Side:
         """The side drawn for a name."""
         salted = f"{name}#{self.seed}" if self.seed else name
@@ -210,7 +216,7 @@ def largest_component(split: Split) -> tuple[str, float]:
 
 def advice(split: Split) -> str:
     """What to do about a side that was asked for and is empty."""
-    asked = {"train"} | {side for side in ("validation", "test") if getattr(split.policy, side) > 0}
+    asked = set(split.policy.asked)
     names = set(split.components.values()) if split.policy.by == "component" else set(split.components)
     if len(names) < len(asked):
         name, share = largest_component(split)

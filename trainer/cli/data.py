@@ -70,8 +70,7 @@ def _report(split: Split, sets: Sequence[CropSet]) -> dict[str, Any]:
 
     name, share = largest_component(split)
     sides = count(split, sets)
-    asked = {"train": 1.0, "validation": split.policy.validation, "test": split.policy.test}
-    empty = [side for side, counted in sides.items() if not counted.videos and asked[side] > 0]
+    empty = [side for side in split.policy.asked if not sides[side].videos]
     return {
         "policy": asdict(split.policy),
         "sides": {side: asdict(counted) for side, counted in sides.items()},
